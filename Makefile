@@ -1,0 +1,109 @@
+# Everything a developer does. `make` alone lists it.
+
+# The first that is new enough; the recipe complains if none is.
+PYTHON ?= $(firstword $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$name; done) python3)
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+VENV ?= .venv
+BIN := $(VENV)/bin
+TEMPLATES = find jobs jobsite -path '*/templates/*.html' -print0 | xargs -0r $(BIN)/djade --target-version 5.2
+# The lock files are complete and name every hash: there is nothing to resolve.
+PIP = $(BIN)/python -m pip -qq --disable-pip-version-check install --no-deps --no-compile
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format matrix suites suite-sqlite suite-faults suite-postgresql mutants bench chaos recovery lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/run.stamp ## The site and a worker at http://127.0.0.1:8000/ (PORT=8001 for another port)
+	@$(BIN)/python -m jobsite.dev
+
+test: check ## All checks, then all tests, on SQLite and PostgreSQL, with a real RabbitMQ
+	@$(BIN)/python -m tests.services run -- $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync suites
+
+# The whole suite on SQLite, and what touches the database on PostgreSQL, side by side: most
+# of the time a test waits for processes that it started.
+suites: suite-faults suite-sqlite $(if $(TEST_POSTGRESQL_URL),$(if $(SQLITE_ONLY),,suite-postgresql))
+
+suite-sqlite:
+	@DATABASE_URL=sqlite:///db.sqlite3 $(BIN)/python -m pytest -q -m "not postgresql" --ignore=tests/faults
+
+suite-faults:
+	@DATABASE_URL=sqlite:///faults.sqlite3 $(BIN)/python -m pytest -q -m "not postgresql" -o cache_dir=.cache/pytest-faults tests/faults
+
+suite-postgresql:
+	@DATABASE_URL=$$TEST_POSTGRESQL_URL $(BIN)/python -m pytest -q -m "not once and not sqlite" -o cache_dir=.cache/pytest-postgresql
+
+check: $(VENV)/dev.stamp ## Lint, format, types, import contracts, migrations
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	@$(TEMPLATES) --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	DATABASE_URL=sqlite://:memory: $(BIN)/python manage.py makemigrations --check --dry-run
+
+format: $(VENV)/dev.stamp ## Put code and templates in their form
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format --quiet
+	@$(TEMPLATES)
+
+matrix: ## The tests on every Python that this machine has, 3.11 to 3.13
+	@for version in 3.11 3.12 3.13; do \
+		python=; \
+		for found in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python; do \
+			if $$found -c '' 2>/dev/null; then python=$$found; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then echo "python$$version is not on this machine: left out"; continue; fi; \
+		$(MAKE) --no-print-directory matrix-one PYTHON=$$python VENV=.venv-$$version || exit 1; \
+	done
+
+.PHONY: matrix-one
+matrix-one: $(VENV)/dev.stamp
+	@$(BIN)/python -c 'import sys, django; print(f"Python {sys.version.split()[0]}, Django {django.__version__}")'
+	@$(BIN)/python -m tests.services run -- $(MAKE) --no-print-directory suites SQLITE_ONLY=1
+
+mutants: $(VENV)/dev.stamp ## Broken builds: each must be caught by its tests (MUTANTS="name …" for some)
+	@$(BIN)/python -m tests.mutants $(MUTANTS)
+
+bench: $(VENV)/dev.stamp ## Measure: saved to started, and a save while RabbitMQ is away
+	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.latency && $(BIN)/python -m benchmarks.saving"
+
+recovery: $(VENV)/dev.stamp ## Measure: how soon a job runs again, and whether a worker grows (half an hour)
+	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.recovery && $(BIN)/python -m benchmarks.memory"
+
+chaos: $(VENV)/dev.stamp ## Jobs under random faults: SEED=n, LONG=1 for an hour, CLUSTER=1 for three brokers
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--cluster) \
+		$(if $(LONG),--jobs 100000 --faults 1000 --minutes 60)
+
+lock: ## Compile the requirements files from the ranges in pyproject.toml
+	@command -v uv >/dev/null || test -x .cache/uv/bin/uv || \
+		{ $(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip --quiet install uv; }
+	@PATH="$$PATH:$(CURDIR)/.cache/uv/bin"; \
+	compile="uv pip compile -q pyproject.toml --extra site --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
+	$$compile -o requirements.txt && \
+	$$compile --group dev -c requirements.txt -o requirements-dev.txt
+
+clean: ## Remove what these commands made, but not your data
+	rm -rf .venv .venv-* .cache .*_cache .hypothesis .coverage staticfiles test_*.sqlite3*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that is there is used, whoever made it; a broken one is made anew.
+$(VENV)/python.stamp:
+	@$(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || \
+			{ echo "Jobsite needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=/path/to/python3 …"; exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@touch $@
+
+$(VENV)/run.stamp: requirements.txt | $(VENV)/python.stamp
+	@echo "installing packages into $(VENV) …"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+# The development packages include the others.
+$(VENV)/dev.stamp: requirements.txt requirements-dev.txt | $(VENV)/python.stamp
+	@echo "installing development packages into $(VENV) …"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@ $(VENV)/run.stamp

@@ -1,0 +1,1 @@
+"""Jobs in your database, carried by RabbitMQ or by their own table, run by warm workers."""

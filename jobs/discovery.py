@@ -1,0 +1,61 @@
+"""Which tasks there are: the `tasks` modules of the installed apps, and nothing else.
+
+A name that came from a form or from a row is looked up here. It is never imported.
+"""
+
+import functools
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from django.apps import apps
+from django.utils.module_loading import module_has_submodule
+
+from jobs.compat import Task
+from jobs.errors import ConfigurationError, InvalidJob, UnknownTask
+
+
+@functools.cache
+def tasks() -> Mapping[str, Task]:
+    """Every task of every installed app, by its dotted path, in order.
+
+    Raises ConfigurationError if two have one path: a job could not say which it means.
+    """
+    found: dict[str, Task] = {}
+    for app in apps.get_app_configs():
+        if app.module is None or not module_has_submodule(app.module, "tasks"):
+            continue
+        module = import_module(f"{app.name}.tasks")
+        for value in vars(module).values():
+            if isinstance(value, Task):
+                path = value.module_path
+                # The same function with other options, by `using()`, is the same task.
+                if found.setdefault(path, value).func is not value.func:
+                    raise ConfigurationError(
+                        f"{module.__name__} has two tasks named {path!r}: rename one"
+                    )
+    return dict(sorted(found.items()))
+
+
+def find(path: Any) -> Task:
+    """The task with this dotted path. Raises UnknownTask, naming those that there are."""
+    task = tasks().get(path) if isinstance(path, str) else None
+    if task is None:
+        raise UnknownTask("task", f"there is no task {path!r:.200} ({_known()})")
+    return task
+
+
+def complete(name: str) -> Task:
+    """The task with this dotted path, or with this last part where that is unique."""
+    matches = [path for path in tasks() if path == name or path.endswith(f".{name}")]
+    if len(matches) > 1:
+        raise InvalidJob(
+            "task", f"{name!r} is the name of several tasks: {', '.join(matches)}"
+        )
+    return find(matches[0] if matches else name)
+
+
+def _known() -> str:
+    return (
+        f"there are: {', '.join(tasks())}" if tasks() else "no app has a tasks module"
+    )

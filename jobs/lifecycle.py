@@ -1,0 +1,391 @@
+"""Every arrow of the state diagram, each one guarded UPDATE over a list of jobs.
+
+    queued ──claim──▶ running ──finish──▶ succeeded | failed | cancelled | queued again
+       └──cancel──▶ cancelled          failed | cancelled ──retry──▶ queued
+
+The old status (and, from `running`, the number of the attempt) stands in the WHERE clause:
+no row changed means that somebody else was first. Nothing else writes a status. A row is
+born `queued` in `models.py`.
+
+Times are the database's own, so that no worker's clock matters.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import router, transaction
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Now
+
+from jobs import backoff, crashpoints, signals, sql
+from jobs.models import Attempt, Job
+from jobs.statuses import RETRYABLE, Status
+
+#: A job whose process died this often is not run again: it may be what kills them.
+MAX_LOSSES = 3
+#: A job that the database interrupted this often fails as if it had raised.
+MAX_INTERRUPTIONS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job that this worker, and nobody else, may run now."""
+
+    job_id: UUID
+    worker: UUID
+    attempt: int
+    task: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    failures: int = 0
+    losses: int = 0
+    interruptions: int = 0
+    max_attempts: int = 1
+    timeout: int | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended, and where that takes the job."""
+
+    claim: Claim
+    status: Status
+    delay: float = 0.0  # seconds until it may run again, if it is queued again
+    result: Any = None
+    kind: Attempt.Outcome | None = None  # None: it succeeded, and needs no Attempt row
+    exception: str = ""
+    message: str = ""
+    traceback: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line for the job's row."""
+        name = self.exception.rpartition(".")[2]
+        return ": ".join(part for part in (name, self.message) if part)
+
+
+def succeeded(claim: Claim, result: Any) -> Outcome:
+    """running → succeeded"""
+    return Outcome(claim=claim, status=Status.SUCCEEDED, result=result)
+
+
+def failed(
+    claim: Claim,
+    exception: str,
+    message: str,
+    traceback: str,
+    *,
+    final: bool = False,
+    delay: float | None = None,
+) -> Outcome:
+    """running → queued after a back-off, or failed once the attempts are used up
+
+    `final`: failed now, because retrying cannot help. `delay`: seconds instead of the
+    back-off.
+    """
+    failures = claim.failures + 1
+    again = failures < claim.max_attempts and not final
+    if delay is None:
+        delay = backoff.retry_delay(failures)
+    return Outcome(
+        claim=claim,
+        status=Status.QUEUED if again else Status.FAILED,
+        delay=delay,
+        kind=Attempt.Outcome.FAILED,
+        exception=exception,
+        message=message,
+        traceback=traceback,
+    )
+
+
+def lost(claim: Claim, message: str) -> Outcome:
+    """running → queued at once, or failed if its process died too often"""
+    again = claim.losses + 1 < MAX_LOSSES
+    return Outcome(
+        claim=claim,
+        status=Status.QUEUED if again else Status.FAILED,
+        kind=Attempt.Outcome.LOST,
+        message=message,
+    )
+
+
+def interrupted(claim: Claim, exception: str, message: str, traceback: str) -> Outcome:
+    """running → queued almost at once: a deadlock, a conflict or a lost connection"""
+    if claim.interruptions >= MAX_INTERRUPTIONS:
+        return failed(claim, exception, message, traceback)
+    return Outcome(
+        claim=claim,
+        status=Status.QUEUED,
+        delay=backoff.interruption_delay(),
+        kind=Attempt.Outcome.INTERRUPTED,
+        exception=exception,
+        message=message,
+        traceback=traceback,
+    )
+
+
+def snoozed(claim: Claim, message: str, delay: float) -> Outcome:
+    """running → queued for later, because the task asked for that; counts as nothing"""
+    return Outcome(
+        claim=claim,
+        status=Status.QUEUED,
+        delay=delay,
+        kind=Attempt.Outcome.SNOOZED,
+        message=message,
+    )
+
+
+def called_off(claim: Claim, message: str) -> Outcome:
+    """running → cancelled, because the task asked for that, or was made to end"""
+    return Outcome(
+        claim=claim,
+        status=Status.CANCELLED,
+        kind=Attempt.Outcome.CANCELLED,
+        message=message,
+    )
+
+
+def released(claim: Claim) -> Outcome:
+    """running → queued at once: its worker gave it up, and the job is not to blame"""
+    return Outcome(
+        claim=claim,
+        status=Status.QUEUED,
+        kind=Attempt.Outcome.RELEASED,
+        message="its worker was stopped, or lost its lease",
+    )
+
+
+def unheard(claim: Claim) -> Outcome:
+    """running → queued at once: it was claimed, and its worker was not told"""
+    return Outcome(
+        claim=claim,
+        status=Status.QUEUED,
+        kind=Attempt.Outcome.RELEASED,
+        message="the database's answer to the claim was lost",
+    )
+
+
+def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
+    """queued → running, for those that are due, still waiting, and of no paused queue."""
+    batch = [{"job_id": job_id.hex} for job_id in job_ids]
+    if not batch:
+        return []
+    # The inner SELECT takes the locks, skipping rows that somebody else is changing:
+    # two claims of overlapping lists neither wait for each other nor deadlock.
+    rows = sql.execute(
+        _alias(),
+        """
+        UPDATE jobs_job
+           SET status = 'running', attempt = attempt + 1,
+               worker_id = %(worker)s, started_at = {now}
+         WHERE id IN (SELECT id FROM jobs_job
+                       WHERE id IN (SELECT job_id FROM {batch})
+                         AND status = 'queued' AND run_after <= {now}
+                         AND queue NOT IN (SELECT name FROM jobs_queue
+                                            WHERE paused_at IS NOT NULL) {skip_locked})
+           AND status = 'queued'
+        RETURNING id, attempt, task, args, kwargs,
+                  failures, losses, interruptions, max_attempts, timeout
+        """,
+        {"job_id": "uuid"},
+        batch,
+        worker=worker.hex,
+    )
+    return [
+        Claim(
+            job_id=_uuid(row[0]),
+            worker=worker,
+            attempt=row[1],
+            task=row[2],
+            args=json.loads(row[3]),
+            kwargs=json.loads(row[4]),
+            failures=row[5],
+            losses=row[6],
+            interruptions=row[7],
+            max_attempts=row[8],
+            timeout=row[9],
+        )
+        for row in rows
+    ]
+
+
+#: Where an outcome leads. A job that somebody cancelled is cancelled however this attempt
+#: ended, unless its work is done: nobody runs it again.
+_TARGET = """
+    CASE WHEN cancel_requested_at IS NULL OR batch.status = 'succeeded'
+         THEN batch.status ELSE 'cancelled' END
+"""
+
+
+def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[UUID]:
+    """running → wherever each outcome leads, with an Attempt row unless it succeeded.
+
+    Returns the ids of the jobs that changed. The outcome of an attempt that no longer owns
+    its job changes nothing.
+
+    Not `patient`: raises an OperationalError that `sql.is_locked` knows, and changes nothing,
+    if somebody else has locked one of the rows for longer than a moment.
+    """
+    if not outcomes:
+        return set()
+    alias = _alias()
+    batch = [_row(outcome) for outcome in outcomes]
+    with transaction.atomic(using=alias):
+        if not patient:
+            sql.bound_locks(alias)
+        rows = sql.execute(
+            alias,
+            f"""
+            UPDATE jobs_job
+               SET status = {_TARGET},
+                   worker_id = NULL,
+                   result = batch.result,
+                   error = batch.error,
+                   failures = failures + batch.failed,
+                   losses = losses + batch.lost,
+                   interruptions = interruptions + batch.interrupted,
+                   run_after = CASE batch.status WHEN 'queued' THEN {{later}}
+                                                 ELSE run_after END,
+                   published_at = CASE batch.status WHEN 'queued' THEN NULL
+                                                    ELSE published_at END,
+                   finished_at = CASE {_TARGET} WHEN 'queued' THEN NULL
+                                                ELSE {{now}} END
+              FROM {{batch}}
+             WHERE jobs_job.id = batch.job_id
+               AND jobs_job.status = 'running'
+               AND jobs_job.attempt = batch.attempt
+            RETURNING id
+            """,  # noqa: S608 - words of our own
+            _COLUMNS,
+            batch,
+        )
+        changed = {_uuid(job_id) for (job_id,) in rows}
+        _record_attempts(alias, outcomes, changed)
+        if any(outcome.status == Status.QUEUED for outcome in outcomes):
+            signals.announce_runnable(using=alias)
+        crashpoints.reach("finish_before_commit")
+    return changed
+
+
+def cancel(job_ids: Iterable[UUID]) -> int:
+    """queued → cancelled at once; and a running job is marked, for its worker to stop it.
+
+    Returns how many of the jobs were called off. One that is marked is never run again: it
+    is cancelled, unless its function had done its work by then.
+    """
+    waits = Q(status=Status.QUEUED)
+    runs = Q(status=Status.RUNNING, cancel_requested_at=None)
+    # One statement, so that a job which is claimed or released just now is not missed.
+    return Job.objects.filter(waits | runs, pk__in=list(job_ids)).update(
+        status=Case(When(waits, then=Value(Status.CANCELLED)), default=F("status")),
+        finished_at=Case(When(waits, then=Now()), default=None),
+        cancel_requested_at=Now(),
+    )
+
+
+def retry(job_ids: Iterable[UUID]) -> int:
+    """failed or cancelled → queued, with a fresh budget of attempts. Returns how many.
+
+    The row stays the same, and so does its history.
+    """
+    alias = _alias()
+    with transaction.atomic(using=alias):
+        changed = (
+            Job.objects.using(alias)
+            .filter(pk__in=list(job_ids), status__in=RETRYABLE)
+            .update(
+                status=Status.QUEUED,
+                run_after=Now(),
+                published_at=None,
+                finished_at=None,
+                cancel_requested_at=None,
+                failures=0,
+                losses=0,
+                interruptions=0,
+                error="",
+            )
+        )
+        if changed:
+            signals.announce_runnable(using=alias)
+    return changed
+
+
+_COLUMNS = {
+    "job_id": "uuid",
+    "attempt": "integer",
+    "status": "text",
+    "delay": "double precision",
+    "result": "jsonb",
+    "error": "text",
+    "failed": "integer",
+    "lost": "integer",
+    "interrupted": "integer",
+}
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "job_id": outcome.claim.job_id.hex,
+        "attempt": outcome.claim.attempt,
+        "status": outcome.status.value,
+        "delay": outcome.delay,
+        "result": outcome.result,
+        "error": outcome.summary,
+        "failed": int(outcome.kind == Attempt.Outcome.FAILED),
+        "lost": int(outcome.kind == Attempt.Outcome.LOST),
+        "interrupted": int(outcome.kind == Attempt.Outcome.INTERRUPTED),
+    }
+
+
+def _record_attempts(
+    alias: str, outcomes: Sequence[Outcome], changed: set[UUID]
+) -> None:
+    batch = [
+        {
+            "job_id": outcome.claim.job_id.hex,
+            "attempt": outcome.claim.attempt,
+            "worker": outcome.claim.worker.hex,
+            "outcome": outcome.kind.value,
+            "exception": outcome.exception[:255],
+            "message": outcome.message,
+            "traceback": outcome.traceback,
+        }
+        for outcome in outcomes
+        if outcome.kind is not None and outcome.claim.job_id in changed
+    ]
+    if not batch:
+        return
+    sql.execute(
+        alias,
+        """
+        INSERT INTO jobs_attempt (job_id, number, worker_id, started_at, finished_at,
+                                  outcome, exception, message, traceback)
+        SELECT batch.job_id, batch.attempt, batch.worker, jobs_job.started_at, {now},
+               CASE jobs_job.status WHEN 'cancelled' THEN 'cancelled'
+                                    ELSE batch.outcome END,
+               batch.exception, batch.message, batch.traceback
+          FROM {batch} JOIN jobs_job ON jobs_job.id = batch.job_id
+        """,
+        {
+            "job_id": "uuid",
+            "attempt": "integer",
+            "worker": "uuid",
+            "outcome": "text",
+            "exception": "text",
+            "message": "text",
+            "traceback": "text",
+        },
+        batch,
+    )
+
+
+def _alias() -> str:
+    return router.db_for_write(Job)
+
+
+def _uuid(value: UUID | str) -> UUID:
+    # SQLite keeps a UUID as 32 hexadecimal digits.
+    return value if isinstance(value, UUID) else UUID(value)

@@ -1,0 +1,552 @@
+"""The rows: a job, its attempts, the workers that run it, the queue that it waits in.
+
+The row is the truth; a message is only a hint to look at it. What changes a job's status
+is in `lifecycle.py`; here a job is born, and can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import connections, models, router, transaction
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.expressions import DatabaseDefault
+from django.db.models.functions import Now
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from jobs import conf, crashpoints, discovery, signals, signatures, sql, values
+from jobs.errors import InvalidJob, UnknownQueue
+from jobs.statuses import FINISHED, Phase, Status
+from jobs.uuid7 import uuid7
+
+#: Rows in one INSERT of `enqueue_many`.
+CHUNK = 1000
+
+
+class JobQuerySet(models.QuerySet["Job", "Job"]):
+    def due(self) -> JobQuerySet:
+        """Jobs that may run now."""
+        return self.filter(status=Status.QUEUED, run_after__lte=Now())
+
+    def unpublished(self) -> JobQuerySet:
+        """Jobs that may run now and of which the broker does not know."""
+        return self.due().filter(published_at=None)
+
+    def with_pauses(self) -> JobQuerySet:
+        """For `phase` to tell whether the queue of a waiting job is paused."""
+        paused = Queue.objects.paused().filter(name=OuterRef("queue"))
+        return self.annotate(queue_is_paused=Exists(paused))
+
+    def enqueue_many(self, jobs: Iterable[Job]) -> list[UUID]:
+        """Check and insert all of `jobs` in one transaction; their ids, in order.
+
+        Reads the iterable in chunks, so a generator of a million jobs is never in memory
+        whole. Raises InvalidJob at the first one that is refused; then none is stored.
+        The objects are not told what the database made of them: read them again by id.
+        """
+        ids: list[UUID] = []
+        alias = router.db_for_write(self.model)
+        with transaction.atomic(using=alias):
+            remaining = iter(jobs)
+            while chunk := list(islice(remaining, CHUNK)):
+                for job in chunk:
+                    job.check_new()
+                Queue.objects.using(alias).remember({job.queue for job in chunk})
+                _insert(alias, chunk)
+                ids.extend(job.id for job in chunk)
+            signals.announce_runnable(using=alias)
+        return ids
+
+
+class Job(models.Model):
+    """One piece of work: which task function to call with what, and how that went."""
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
+    task = models.CharField(
+        _("task"), max_length=255, help_text=_("Dotted path of the task function.")
+    )
+    args = models.JSONField(
+        _("arguments"),
+        default=list,
+        blank=True,
+        help_text=_('A JSON list, such as ["Hello World!..."].'),
+    )
+    kwargs = models.JSONField(
+        _("named arguments"),
+        default=dict,
+        blank=True,
+        help_text=_('A JSON object, such as {"text": "Hello..."}.'),
+    )
+    # Left open, these are what the task says: see check_new().
+    queue = models.CharField(_("queue"), max_length=64, default=None, blank=True)
+    priority = models.SmallIntegerField(
+        _("priority"),
+        default=None,
+        blank=True,
+        help_text=_("-100 to 100; higher runs first. Empty: the task's own."),
+    )
+    status = models.CharField(
+        _("status"), max_length=9, choices=Status, default=Status.QUEUED, editable=False
+    )
+    run_after = models.DateTimeField(_("not before"), db_default=Now(), blank=True)
+    # When the broker confirmed the hint. Empty for good where the table is the queue.
+    published_at = models.DateTimeField(_("published at"), null=True, editable=False)
+
+    # Times claimed. It never goes back: an attempt that lost its job is told by it.
+    attempt = models.PositiveIntegerField(_("attempt"), default=0, editable=False)
+    max_attempts = models.PositiveSmallIntegerField(
+        _("maximum attempts"),
+        default=None,
+        blank=True,
+        help_text=_(
+            "A job that failed this often is not tried again. Empty: the task's own."
+        ),
+    )
+    timeout = models.PositiveIntegerField(
+        _("time limit"),
+        default=None,
+        null=True,
+        blank=True,
+        help_text=_("Seconds that one attempt may take. Empty: the task's own."),
+    )
+    failures = models.PositiveIntegerField(_("failures"), default=0, editable=False)
+    losses = models.PositiveIntegerField(_("losses"), default=0, editable=False)
+    interruptions = models.PositiveIntegerField(
+        _("interruptions"), default=0, editable=False
+    )
+    worker = models.ForeignKey(
+        "Worker",
+        verbose_name=_("worker"),
+        on_delete=models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="jobs",
+    )
+
+    # Somebody called it off: wherever it goes from here, it is not run again.
+    cancel_requested_at = models.DateTimeField(
+        _("cancel requested"), null=True, editable=False
+    )
+
+    result = models.JSONField(_("result"), null=True, editable=False)
+    # One line about the last attempt that did not succeed; its traceback is with the attempt.
+    error = models.TextField(_("error"), default="", editable=False)
+
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("created by"),
+        on_delete=models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="+",
+    )
+    created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
+    # Of the latest attempt.
+    started_at = models.DateTimeField(_("started"), null=True, editable=False)
+    finished_at = models.DateTimeField(_("finished"), null=True, editable=False)
+
+    objects = JobQuerySet.as_manager()
+
+    #: Known only of rows that were read by `with_pauses()`.
+    queue_is_paused = False
+
+    class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        permissions = [
+            ("cancel_job", "Can cancel job"),
+            ("retry_job", "Can retry job"),
+        ]
+        indexes = [
+            # The relay: what is due and unpublished, in the order in which it fell due.
+            models.Index(
+                fields=["run_after"],
+                condition=Q(status=Status.QUEUED, published_at=None),
+                name="jobs_job_unpublished",
+            ),
+            # The table as the queue: what to run next.
+            models.Index(
+                F("priority").desc(),
+                "run_after",
+                "id",
+                condition=Q(status=Status.QUEUED),
+                name="jobs_job_queued",
+            ),
+            # What a worker holds.
+            models.Index(
+                fields=["worker"],
+                condition=Q(status=Status.RUNNING),
+                name="jobs_job_running",
+            ),
+            # The pruner: the oldest of a finished status. Its condition follows from any
+            # comparison of finished_at, also with a parameter.
+            models.Index(
+                fields=["status", "finished_at"],
+                condition=Q(finished_at__isnull=False),
+                name="jobs_job_finished",
+            ),
+            # The pages' filter by status, newest first.
+            models.Index(fields=["status", "-id"], name="jobs_job_by_status"),
+        ]
+        # The last net under every bug: no row that contradicts itself is ever stored.
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=Status.values), name="jobs_job_legal_status"
+            ),
+            models.CheckConstraint(
+                condition=Q(status=Status.RUNNING, worker__isnull=False)
+                | (~Q(status=Status.RUNNING) & Q(worker__isnull=True)),
+                name="jobs_job_running_has_worker",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=FINISHED, finished_at__isnull=False)
+                | (~Q(status__in=FINISHED) & Q(finished_at__isnull=True)),
+                name="jobs_job_finished_has_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=Status.QUEUED, cancel_requested_at__isnull=False),
+                name="jobs_job_called_off_never_waits",
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    priority__gte=values.LOWEST_PRIORITY,
+                    priority__lte=values.HIGHEST_PRIORITY,
+                ),
+                name="jobs_job_legal_priority",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task.rpartition('.')[2]} {self.id}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Enqueue this new job: check it, insert it, publish it after the commit.
+
+        Raises InvalidJob, with a sentence, for a job that could not run or be stored.
+        A job that is stored already is changed by `lifecycle` alone.
+        """
+        if not self._state.adding:
+            raise TypeError(
+                f"job {self.id} is stored: it is changed by the functions of "
+                "jobs.lifecycle (cancel, retry), never by save()"
+            )
+        using = kwargs.get("using") or router.db_for_write(Job, instance=self)
+        self.check_new()
+        with transaction.atomic(using=using):
+            Queue.objects.using(using).remember({self.queue})
+            super().save(*args, **kwargs)
+            signals.announce_runnable(using=using)
+            crashpoints.reach("save_before_commit")
+
+    def get_absolute_url(self) -> str:
+        return reverse("jobs:detail", args=[self.id])
+
+    def clean(self) -> None:
+        """The same checks as save(), for forms: every sentence beside its field."""
+        self._take_defaults_from_its_task()
+        problems: dict[str, list[str]] = {}
+        for check in self._checks():
+            try:
+                check()
+            except InvalidJob as refused:
+                problems.setdefault(refused.field, []).append(str(refused))
+        if problems:
+            raise ValidationError(problems)
+
+    def check_new(self) -> None:
+        """Raise InvalidJob if this job could not be stored, or could never run."""
+        stated: object = self.run_after
+        if stated is None:
+            self.run_after = Job._meta.get_field("run_after").get_default()
+        self._take_defaults_from_its_task()
+        for check in self._checks():
+            check()
+
+    def _take_defaults_from_its_task(self) -> None:
+        task = discovery.tasks().get(self.task)
+        open_fields: dict[str, Any] = {
+            "queue": getattr(task, "queue_name", "default"),
+            "priority": getattr(task, "priority", 0),
+            "max_attempts": getattr(task, "max_attempts", 1),
+            "timeout": getattr(task, "timeout", None),
+        }
+        for name, value in open_fields.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
+    def _checks(self) -> Iterator[Callable[[], None]]:
+        yield lambda: values.check_arguments(self.args, self.kwargs)
+        yield self._check_call
+        yield lambda: values.check_queue(self.queue)
+        yield lambda: values.check_priority(self.priority)
+        yield lambda: values.check_max_attempts(self.max_attempts)
+        yield lambda: values.check_timeout(self.timeout)
+        # Not stated: then it is an expression, the database's own now.
+        stated: object = self.run_after
+        if not isinstance(stated, DatabaseDefault):
+            yield lambda: values.check_run_after(stated)
+        yield self._check_newborn
+
+    def _check_call(self) -> None:
+        task = discovery.find(self.task)
+        if isinstance(self.args, list | tuple) and isinstance(self.kwargs, dict):
+            signatures.check_call(task, self.args, self.kwargs)
+
+    def _check_newborn(self) -> None:
+        if self.status != Status.QUEUED:
+            raise InvalidJob(
+                "status", f"status is {self.status!r}, and a new job is always queued"
+            )
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def is_cancelling(self) -> bool:
+        """It runs, and somebody cancelled it."""
+        return self.status == Status.RUNNING and self.cancel_requested_at is not None
+
+    @property
+    def phase(self) -> Phase:
+        """What a person reads: the status, and for a waiting job what it waits for."""
+        if self.is_cancelling:
+            return Phase.CANCELLING
+        if self.status != Status.QUEUED:
+            return Phase(self.status)
+        if self.run_after > timezone.now():
+            return Phase.RETRYING if self.attempt else Phase.SCHEDULED
+        if self.queue_is_paused:
+            return Phase.PAUSED
+        if self.published_at is None and conf.current().uses_rabbitmq:
+            return Phase.UNPUBLISHED
+        return Phase.QUEUED
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long the latest attempt ran, or has been running by now."""
+        if self.started_at is None or self.status in (Status.QUEUED, Status.CANCELLED):
+            return None
+        return (self.finished_at or timezone.now()) - self.started_at
+
+
+def _insert(alias: str, jobs: Sequence[Job]) -> None:
+    """One INSERT for all of them: a quarter of the time that bulk_create takes."""
+    connection = connections[alias]
+    created_by = Job._meta.get_field("created_by")
+
+    def row(job: Job) -> dict[str, Any]:
+        stated: object = job.run_after
+        creator = created_by.get_db_prep_save(job.created_by_id, connection)
+        return {
+            "id": job.id.hex,
+            "task": job.task,
+            "args": job.args,
+            "kwargs": job.kwargs,
+            "queue": job.queue,
+            "priority": job.priority,
+            "max_attempts": job.max_attempts,
+            "timeout": job.timeout,
+            "run_after": stated.astimezone(UTC).isoformat(" ", "microseconds")
+            if isinstance(stated, datetime)
+            else None,
+            "created_by_id": None if creator is None else str(creator),
+        }
+
+    sql.execute(
+        alias,
+        """
+        INSERT INTO jobs_job (id, task, args, kwargs, queue, priority, max_attempts,
+                              timeout, run_after, created_by_id, created_at,
+                              status, attempt, failures, losses, interruptions, error)
+        SELECT id, task, args, kwargs, queue, priority, max_attempts, timeout,
+               COALESCE(run_after, {now}), created_by_id, {now}, 'queued', 0, 0, 0, 0, ''
+          FROM {batch}
+        """,
+        {
+            "id": "uuid",
+            "task": "text",
+            "args": "jsonb",
+            "kwargs": "jsonb",
+            "queue": "text",
+            "priority": "smallint",
+            "max_attempts": "smallint",
+            "timeout": "integer",
+            "run_after": "timestamptz",
+            "created_by_id": created_by.db_type(connection) or "text",
+        },
+        [row(job) for job in jobs],
+    )
+    for job in jobs:
+        job._state.adding = False
+        job._state.db = alias
+
+
+class Attempt(models.Model):
+    """One try at a job that did not succeed. The one that did is the job row itself."""
+
+    class Outcome(models.TextChoices):
+        FAILED = "failed", _("Failed")
+        LOST = "lost", _("Lost: its process died")
+        RELEASED = "released", _("Released: its worker was stopped")
+        INTERRUPTED = "interrupted", _("Interrupted: the database got in its way")
+        SNOOZED = "snoozed", _("Snoozed: it asked for a later time")
+        CANCELLED = "cancelled", _("Cancelled")
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField(_("attempt"))
+    worker = models.ForeignKey(
+        "Worker", on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    started_at = models.DateTimeField(_("started"))
+    finished_at = models.DateTimeField(_("finished"))
+    outcome = models.CharField(_("outcome"), max_length=11, choices=Outcome)
+    exception = models.CharField(_("exception"), max_length=255, default="")
+    message = models.TextField(_("message"), default="")
+    traceback = models.TextField(_("traceback"), default="")
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["job", "number"], name="jobs_attempt_once_per_number"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of job {self.job_id}: {self.outcome}"
+
+    @property
+    def duration(self) -> timedelta:
+        return self.finished_at - self.started_at
+
+
+class WorkerQuerySet(models.QuerySet["Worker", "Worker"]):
+    def live(self) -> WorkerQuerySet:
+        """Workers that hold a lease."""
+        return self.filter(lease_until__gt=Now())
+
+    def drain(self, ids: Iterable[UUID]) -> int:
+        """Have these workers take no more jobs, and end when those that run have ended.
+
+        They hear of it with the next renewal of their leases. Returns how many were told.
+        """
+        rows = self.live().filter(pk__in=list(ids), drain_requested_at=None)
+        return rows.update(drain_requested_at=Now())
+
+
+class Worker(models.Model):
+    """One start of `runworker`. Its lease says until when its running jobs are its own."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    host = models.CharField(_("host"), max_length=255)
+    pid = models.PositiveIntegerField(_("process id"))
+    slots = models.PositiveIntegerField(_("slots"))
+    queues = models.JSONField(_("queues"), default=list)
+    started_at = models.DateTimeField(_("started"), db_default=Now())
+    lease_until = models.DateTimeField(_("lease until"))
+    # What it said at its last renewal keeps it from running jobs: one sentence, or nothing.
+    trouble = models.TextField(_("trouble"), default="", db_default="", blank=True)
+    # Somebody asked it to take no more jobs, and to end when those that run have ended.
+    drain_requested_at = models.DateTimeField(_("drain requested"), null=True)
+
+    objects = WorkerQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}"
+
+
+class QueueQuerySet(models.QuerySet["Queue", "Queue"]):
+    def remember(self, names: set[str]) -> None:
+        """Make sure that these queues have a row, with no query for those known here."""
+        new = names - _known_queues
+        if not new:
+            return
+        Queue.objects.using(self.db).bulk_create(
+            (Queue(name=name) for name in sorted(new)), ignore_conflicts=True
+        )
+        # Only once the rows are there for everybody: this transaction may roll back.
+        transaction.on_commit(lambda: _known_queues.update(new), using=self.db)
+
+    def names(self) -> list[str]:
+        return list(self.order_by("name").values_list("name", flat=True))
+
+    def paused(self) -> QueueQuerySet:
+        return self.filter(paused_at__isnull=False)
+
+    def pause(self, name: str, *, by: str, reason: str = "") -> bool:
+        """Have no worker start a job of this queue until it is resumed; what runs goes on.
+
+        Jobs are saved to it as ever. False: it was paused already, and says so as before.
+        Raises UnknownQueue.
+        """
+        changed = (
+            self._named(name)
+            .filter(paused_at=None)
+            .update(
+                paused_at=Now(),
+                paused_by=values.printable(by)[:150],
+                pause_reason=values.printable(reason),
+            )
+        )
+        return bool(changed)
+
+    def resume(self, name: str) -> bool:
+        """Have its jobs run again. False: it was not paused. Raises UnknownQueue."""
+        changed = (
+            self._named(name)
+            .paused()
+            .update(paused_at=None, paused_by="", pause_reason="")
+        )
+        return bool(changed)
+
+    def _named(self, name: str) -> QueueQuerySet:
+        rows = self.using(router.db_for_write(self.model))
+        names = rows.names()
+        if name not in names:
+            raise UnknownQueue(
+                f"there is no queue {name!r}, but {', '.join(names) or 'none at all'}: "
+                "a queue is there once a job was saved to it"
+            )
+        return rows.filter(name=name)
+
+
+#: Names whose rows this process has seen committed.
+_known_queues: set[str] = set()
+
+
+class Queue(models.Model):
+    """A name that jobs wait under. Made by the first job that is saved to it."""
+
+    name = models.CharField(_("name"), max_length=64, primary_key=True)
+    created_at = models.DateTimeField(_("created"), db_default=Now())
+    # While it is paused its jobs wait; those that run already go on.
+    paused_at = models.DateTimeField(_("paused"), null=True, editable=False)
+    paused_by = models.CharField(
+        _("paused by"), max_length=150, default="", db_default="", editable=False
+    )
+    pause_reason = models.TextField(
+        _("reason"), default="", db_default="", editable=False
+    )
+
+    objects = QueueQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("queue")
+        verbose_name_plural = _("queues")
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,360 @@
+"""The relay: publishes what is due and unpublished, and marks what the broker confirmed.
+
+It is the outbox, the timer of delayed jobs, the timer of retries and the way back after a
+lost broker, all in one: whatever makes a job runnable leaves a row that is `queued`, due
+and unpublished, and here is who looks for those. One runs in every worker, and one in every
+process that saves jobs, woken by the commit. Two that publish the same hint do no harm.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    router,
+    transaction,
+)
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from jobs import backoff, conf, crashpoints, sql, transports
+from jobs.errors import TransportError
+from jobs.models import Job, Queue
+from jobs.statuses import Status
+from jobs.transports.base import Hint, Publisher
+
+logger = logging.getLogger("jobs.relay")
+
+BATCH = 500
+#: For how long a broker may leave a batch unconfirmed before it counts as frozen, seconds.
+CONFIRM_SECONDS = 10.0
+#: How often a worker's relay looks for rows that fell due, in seconds.
+POLL_SECONDS = 1.0
+#: The saving process's own relay comes first: workers leave it a newborn row this long.
+NEWBORN = timedelta(seconds=2)
+#: A saving process's relay that had nothing to do this long disconnects, in seconds.
+IDLE_SECONDS = 60.0
+#: A process that ends waits this long for the broker to confirm what it saved, in seconds.
+FLUSH_SECONDS = 2.0
+#: How often a worker's relay compares the table with the broker, in seconds.
+HEAL_SECONDS = 5.0
+#: A hint that claimed nothing in this time may be lost.
+STALE = timedelta(seconds=60)
+#: Hints of one queue that are published again at once, and rows that are counted at most.
+HEAL_CAP = 10_000
+#: How often to say of one queue that it does not take its hints, in seconds.
+REMIND_SECONDS = 60.0
+
+
+@dataclass(kw_only=True)
+class Rest:
+    """A queue that does not take its hints: it is left alone, for longer each time."""
+
+    until: float = 0.0  # monotonic
+    delays: Iterator[float] = field(default_factory=backoff.rest_delays)
+
+
+class Relay:
+    """A thread that publishes. `poll_seconds` None: only when nudged, until idle."""
+
+    def __init__(self, publisher: Publisher, *, poll_seconds: float | None) -> None:
+        self._publisher = publisher
+        self._poll_seconds = poll_seconds
+        self._lock = threading.Lock()
+        self._nudged = threading.Event()
+        self._stopping = threading.Event()
+        # Set while nothing that this process knows of waits to be published.
+        self._flushed = threading.Event()
+        self._flushed.set()
+        self._heal_at = time.monotonic() + HEAL_SECONDS
+        # The circuit breaker: one sick queue must not stop the others.
+        self._resting: dict[str, Rest] = {}
+        self._reminded: dict[str, float] = {}
+        self._prober: threading.Thread | None = None
+        self._thread = threading.Thread(
+            target=self._run, name="jobs-relay", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def nudge(self) -> bool:
+        """There is something to publish. Returns at once; False if this relay has ended."""
+        with self._lock:
+            self._flushed.clear()
+            self._nudged.set()
+            return self._thread.is_alive() and not self._stopping.is_set()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything nudged for is confirmed; False if that took too long."""
+        return self._flushed.wait(timeout)
+
+    def stop(self, timeout: float = 1.0) -> None:
+        self._stopping.set()
+        self._nudged.set()
+        self._thread.join(timeout)
+        prober = self._prober
+        if prober is not None:
+            prober.join(timeout)
+
+    def _run(self) -> None:
+        delays = backoff.reconnect_delays()
+        troubled = False
+        try:
+            while not self._stopping.is_set():
+                self._nudged.clear()
+                try:
+                    self._heal()
+                    self._publish_all()
+                except (TransportError, DatabaseError, InterfaceError) as error:
+                    if not troubled:
+                        logger.warning("%s; jobs wait, and are published later", error)
+                    troubled = True
+                    self._close_database()
+                    self._stopping.wait(next(delays))
+                    continue
+                # A fault of ours. Without this thread nothing would be published.
+                except Exception:
+                    logger.exception("the relay met what it did not expect")
+                    self._close_database()
+                    self._stopping.wait(next(delays))
+                    continue
+                if troubled:
+                    logger.info("publishing again")
+                    delays, troubled = backoff.reconnect_delays(), False
+                self._rest()
+        finally:
+            self._publisher.close()
+            self._close_database()
+
+    def _rest(self) -> None:
+        """Wait for a nudge, or until it is time to look; end if neither is to come."""
+        with self._lock:
+            if not self._nudged.is_set() and not self._resting:
+                self._flushed.set()
+        self._nudged.wait(self._poll_seconds or IDLE_SECONDS)
+        with self._lock:
+            idle = not self._nudged.is_set() and not self._resting
+            if self._poll_seconds is None and idle:
+                self._stopping.set()
+
+    def _publish_all(self) -> None:
+        # Before any row is read: a broker that is away costs the process next to nothing.
+        self._publisher.connect()
+        more = True
+        while more and not self._stopping.is_set():
+            with self._lock:
+                resting = list(self._resting)
+            rows = self._unpublished().exclude(queue__in=resting)
+            more = self._publish_batch(self._publisher, rows)
+
+    def _publish_batch(self, publisher: Publisher, unpublished: Any) -> bool:
+        """Publish one batch, oldest first; whether there may be more to publish."""
+        rows = list(
+            unpublished.order_by("run_after").values_list(
+                "id", "queue", "priority", Now()
+            )[:BATCH]
+        )
+        if not rows:
+            return False
+        crashpoints.reach("relay_after_select")
+        hints = [Hint(job_id=i, queue=q, priority=p) for i, q, p, _ in rows]
+        receipt = publisher.publish(hints, CONFIRM_SECONDS)
+        crashpoints.reach("relay_before_mark")
+        # Not rows that were claimed and put back in the meantime: those fell due later, and
+        # wait for a hint of their own. A job may well run before it is marked.
+        _mark(
+            Job.objects.using(router.db_for_write(Job)).filter(
+                pk__in=[hint.job_id for hint in receipt.confirmed],
+                published_at=None,
+                run_after__lte=rows[0][-1],
+            ),
+            Now(),
+        )
+        crashpoints.reach("relay_after_mark")
+        taking = {hint.queue for hint in receipt.confirmed}
+        for queue, reason in receipt.refused.items():
+            self._put_to_rest(queue, reason, anew=queue in taking)
+        if receipt.failure is not None:
+            raise receipt.failure
+        return len(rows) == BATCH or bool(receipt.refused)
+
+    def _put_to_rest(self, queue: str, reason: str, *, anew: bool = False) -> None:
+        """Leave a queue alone for a while. `anew`: it took some, so not for long."""
+        now = time.monotonic()
+        with self._lock:
+            if anew:
+                self._resting.pop(queue, None)
+            rest = self._resting.setdefault(queue, Rest())
+            rest.until = now + next(rest.delays)
+            remind = now - self._reminded.get(queue, -REMIND_SECONDS) >= REMIND_SECONDS
+            if remind:
+                self._reminded[queue] = now
+            if self._prober is None or not self._prober.is_alive():
+                self._prober = threading.Thread(
+                    target=self._probe, name="jobs-relay-probe", daemon=True
+                )
+                self._prober.start()
+        if remind:
+            logger.warning(
+                "queue %r does not take its hints (%s): its jobs wait, those of other "
+                "queues are published",
+                queue,
+                reason,
+            )
+
+    def _probe(self) -> None:
+        """Try the queues that rest, each by itself, until none does.
+
+        On a thread and connections of its own: it may wait long for an answer.
+        """
+        publisher = transports.publisher()
+        try:
+            while (found := self._next_to_probe()) is not None:
+                queue, rest = found
+                until = rest.until
+                if (left := until - time.monotonic()) > 0:
+                    # Not for all of it: another queue may have to be tried before.
+                    if self._stopping.wait(min(left, 1.0)):
+                        break
+                    continue
+                try:
+                    self._publish_batch(
+                        publisher, self._unpublished().filter(queue=queue)
+                    )
+                except (TransportError, DatabaseError, InterfaceError):
+                    # It is not this queue, and the relay itself says what it is.
+                    self._close_database()
+                    rest.until = time.monotonic() + next(rest.delays)
+                with self._lock:
+                    if self._resting[queue].until == until:
+                        del self._resting[queue]
+                        self._nudged.set()
+        finally:
+            publisher.close()
+            self._close_database()
+
+    def _next_to_probe(self) -> tuple[str, Rest] | None:
+        """The queue whose rest ends first; None if there is none, and the thread ends."""
+        with self._lock:
+            if self._resting:
+                return min(self._resting.items(), key=lambda item: item[1].until)
+            self._prober = None
+            return None
+
+    def _heal(self) -> None:
+        """Find hints that the broker lost: a queue purged or deleted, another broker.
+
+        A long backlog is no loss: as long as the broker holds as many hints as the table
+        has stale rows, each of them will arrive.
+        """
+        if self._poll_seconds is None or time.monotonic() < self._heal_at:
+            return
+        self._heal_at = time.monotonic() + HEAL_SECONDS
+        alias = router.db_for_write(Job)
+        stale = Job.objects.using(alias).due().filter(published_at__lt=Now() - STALE)
+        for queue in Queue.objects.using(alias).names():
+            if queue in self._resting:
+                continue
+            rows = stale.filter(queue=queue)[:HEAL_CAP]
+            expected = rows.count()
+            held = self._publisher.count(queue) if expected else 0
+            if held is None:
+                self._put_to_rest(queue, "the broker does not say how many it holds")
+            elif held < expected:
+                logger.warning(
+                    "the broker holds fewer hints of %r than it should: "
+                    "publishing %d again",
+                    queue,
+                    expected,
+                )
+                _mark(
+                    Job.objects.using(alias).filter(
+                        pk__in=rows.values("pk"), status=Status.QUEUED
+                    ),
+                    None,
+                )
+
+    def _unpublished(self) -> Any:
+        rows = Job.objects.using(router.db_for_write(Job)).unpublished()
+        if self._poll_seconds is None or not conf.current().publish_on_save:
+            return rows
+        return rows.filter(
+            Q(run_after__gt=F("created_at")) | Q(created_at__lte=Now() - NEWBORN)
+        )
+
+    def _close_database(self) -> None:
+        connections[router.db_for_write(Job)].close()
+
+
+def _mark(rows: QuerySet[Job], published_at: Now | None) -> None:
+    """Note that these rows are published, or are not, but for those that somebody has locked.
+
+    Who holds such a lock forgot about it. The others must not wait until it is found; what
+    was left out is published once more, and that does no harm.
+    """
+    try:
+        with transaction.atomic(using=rows.db):
+            sql.bound_locks(rows.db)
+            rows.update(published_at=published_at)
+    except OperationalError as error:
+        if not sql.is_locked(error):
+            raise
+        with transaction.atomic(using=rows.db):
+            free = rows.select_for_update(skip_locked=True).values_list("pk", flat=True)
+            marked = Job.objects.using(rows.db).filter(pk__in=list(free))
+            marked.update(published_at=published_at)
+
+
+def poll() -> Relay:
+    """Start a worker's relay, which looks by itself; this process has no other."""
+    global _relay  # noqa: PLW0603 - one a process
+    with _lock:
+        _relay = Relay(transports.publisher(), poll_seconds=POLL_SECONDS)
+        _relay.start()
+        return _relay
+
+
+def nudge(**kwargs: Any) -> None:
+    """Publish, in the background, what this process just committed."""
+    crashpoints.reach("save_after_commit")
+    global _relay  # noqa: PLW0603
+    with _lock:
+        if _relay is not None and _relay.nudge():
+            return
+        configuration = conf.current()
+        if configuration.uses_rabbitmq and configuration.publish_on_save:
+            _relay = Relay(transports.publisher(), poll_seconds=None)
+            _relay.nudge()
+            _relay.start()
+
+
+def flush() -> None:
+    """Before this process ends: give what it saved a last chance to be confirmed."""
+    if _relay is not None:
+        _relay.flush(FLUSH_SECONDS)
+        _relay.stop()
+
+
+def _forget() -> None:
+    """A forked process has neither its parent's threads nor a right to its sockets."""
+    global _relay, _lock
+    _relay, _lock = None, threading.Lock()
+
+
+_relay: Relay | None = None
+_lock = threading.Lock()
+atexit.register(flush)
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,66 @@
+"""The rescuer: takes back the jobs of workers that hold no live lease.
+
+Every worker rescues; who comes first, wins. A lapsed lease is never renewed, so a job that
+was found orphaned cannot become its old worker's again.
+"""
+
+import logging
+
+from django.db import connections, router, transaction
+from django.db.models.functions import Now
+
+from jobs import crashpoints, lifecycle
+from jobs.lifecycle import Claim
+from jobs.models import Job
+from jobs.statuses import Status
+
+logger = logging.getLogger("jobs.rescuer")
+
+#: Jobs rescued in one transaction.
+BATCH = 500
+
+
+def rescue() -> int:
+    """Queue the orphans again, or fail those that were lost too often; how many."""
+    rescued = 0
+    while batch := _rescue_batch():
+        crashpoints.reach("rescue_after_commit")
+        rescued += batch
+        if batch < BATCH:
+            break
+    if rescued:
+        logger.warning("rescued %d jobs of workers that are gone", rescued)
+    return rescued
+
+
+def _rescue_batch() -> int:
+    alias = router.db_for_write(Job)
+    orphans = Job.objects.using(alias).filter(
+        status=Status.RUNNING, worker__lease_until__lte=Now()
+    )
+    if connections[alias].features.has_select_for_update_skip_locked:
+        # Past those that another worker is rescuing, or that are just being finished.
+        orphans = orphans.select_for_update(skip_locked=True, of=("self",))
+    elif not orphans.exists():
+        return 0  # and no lock is taken
+    with transaction.atomic(using=alias):
+        claims = [
+            Claim(
+                job_id=job.id,
+                worker=job.worker_id,
+                attempt=job.attempt,
+                task=job.task,
+                args=[],
+                kwargs={},
+                losses=job.losses,
+            )
+            for job in orphans.defer("args", "kwargs", "result")[:BATCH]
+            if job.worker_id is not None
+        ]
+        lost = [
+            lifecycle.lost(claim, "its worker died or was cut off") for claim in claims
+        ]
+        rescued = len(lifecycle.finish(lost))
+        if rescued:
+            crashpoints.reach("rescue_before_commit")
+        return rescued

@@ -1,0 +1,111 @@
+"""What a task function takes: the arguments of a job, held against its signature."""
+
+import functools
+import inspect
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jobs.compat import Task
+from jobs.errors import InvalidJob
+
+#: Annotations that are checked, and what JSON gives for them. All others accept anything.
+_JSON_TYPES: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    float: (float, int),
+    bool: (bool,),
+    list: (list,),
+    dict: (dict,),
+    None: (types.NoneType,),
+    types.NoneType: (types.NoneType,),
+}
+
+
+def check_call(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise InvalidJob unless the task function can be called with these arguments."""
+    signature = of(task)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidJob("args", f"{task.name}{signature}: {error}") from None
+    for name, value in bound.arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            values = list(value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            values = list(value.values())
+        else:
+            values = [value]
+        for each in values:
+            if not _fits(each, parameter.annotation):
+                raise InvalidJob(
+                    "args", f"{task.name}{signature}: {name} cannot be {each!r:.60}"
+                )
+
+
+def read_arguments(
+    task: Task, words: Sequence[str], named: Mapping[str, str]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments from a command line: text where the function takes text, else JSON."""
+    parameters = of(task).parameters
+    positional = [
+        p
+        for p in parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    rest = next((p for p in parameters.values() if p.kind is p.VAR_POSITIONAL), None)
+    args = [
+        _read(word, positional[i] if i < len(positional) else rest)
+        for i, word in enumerate(words)
+    ]
+    others = next((p for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    kwargs = {
+        name: _read(word, parameters.get(name, others)) for name, word in named.items()
+    }
+    return args, kwargs
+
+
+@functools.cache
+def of(task: Task) -> inspect.Signature:
+    """The function's signature as a caller sees it: without the context."""
+    try:
+        signature = inspect.signature(task.func, eval_str=True)
+    except NameError:
+        # Annotations that only a type checker can resolve: names alone are held against.
+        signature = inspect.signature(task.func)
+    parameters = list(signature.parameters.values())
+    return signature.replace(
+        parameters=parameters[1:] if task.takes_context else parameters
+    )
+
+
+def _read(word: str, parameter: inspect.Parameter | None) -> Any:
+    if parameter is not None and _takes_text(parameter.annotation):
+        return word
+    try:
+        return json.loads(word)
+    except (ValueError, RecursionError):
+        return word
+
+
+def _takes_text(annotation: Any) -> bool:
+    options = typing.get_args(annotation) or (annotation,)
+    return any(option is str or isinstance(option, str) for option in options)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a JSON value may be passed where the annotation stands. In doubt, yes."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return value in typing.get_args(annotation)
+    expected = _JSON_TYPES.get(origin or annotation)
+    if expected is None:
+        return True
+    if isinstance(value, bool) and bool not in expected:
+        return False
+    return isinstance(value, expected)

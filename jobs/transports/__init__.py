@@ -1,0 +1,38 @@
+"""How hints travel: through RabbitMQ, or not at all where the table is the queue.
+
+Which of the two is one setting. It never falls back from one to the other by itself.
+"""
+
+from collections.abc import Callable
+
+from jobs import conf
+from jobs.transports import rabbitmq
+from jobs.transports.base import Consumer, Publisher
+from jobs.transports.database import DatabaseConsumer
+
+
+def publisher() -> Publisher:
+    """Who hands hints to RabbitMQ. There is none where the table is the queue."""
+    configuration = conf.current()
+    return rabbitmq.RabbitMQPublisher(
+        rabbitmq.addresses(configuration.rabbitmq_url), _topology(configuration)
+    )
+
+
+def consumer(alias: str, *, prefetch: int, wake: Callable[[], None]) -> Consumer:
+    """Who brings hints to a worker. `wake` may be called from any thread."""
+    configuration = conf.current()
+    if not configuration.uses_rabbitmq:
+        return DatabaseConsumer(alias)
+    return rabbitmq.RabbitMQConsumer(
+        rabbitmq.addresses(configuration.rabbitmq_url),
+        _topology(configuration),
+        prefetch=prefetch,
+        wake=wake,
+    )
+
+
+def _topology(configuration: conf.Configuration) -> rabbitmq.Topology:
+    return rabbitmq.Topology(
+        prefix=configuration.prefix, queue_type=configuration.queue_type
+    )

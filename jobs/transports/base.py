@@ -1,0 +1,118 @@
+"""What the relay and the worker ask of a transport."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from jobs.errors import TransportError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What is published: "look at this job", and where and how urgently."""
+
+    job_id: UUID
+    queue: str
+    priority: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Receipt:
+    """What became of hints that were published together."""
+
+    confirmed: list[Hint] = field(default_factory=list)
+    #: Queues that did not take theirs, and why. The others are not to suffer for it.
+    refused: dict[str, str] = field(default_factory=dict)
+    #: Why the broker as a whole took no more, if it did not.
+    failure: TransportError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A hint at hand, and what its transport needs to acknowledge it."""
+
+    job_id: UUID
+    queue: str = ""
+    generation: int = 0
+    tag: int = 0
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class Publisher(Protocol):
+    """Hands hints to a broker. Used by one thread."""
+
+    def connect(self) -> None:
+        """Be ready to publish, or raise TransportError."""
+
+    def publish(self, hints: Sequence[Hint], timeout: float) -> Receipt:
+        """What the broker confirmed within `timeout` seconds. Connects if need be.
+
+        A hint that is neither confirmed nor of a queue that refused was perhaps not sent.
+        """
+
+    def count(self, queue: str) -> int | None:
+        """How many hints the broker holds ready for this queue; None if it does not say."""
+
+    def close(self) -> None: ...
+
+
+class Consumer(Protocol):
+    """Brings hints to a worker. Its methods are called by the supervisor's main thread."""
+
+    #: How often to ask `ready()` when nothing else happens, in seconds. None: a hint that
+    #: arrives wakes the supervisor by itself.
+    poll_seconds: float | None
+
+    def start(self) -> None: ...
+
+    def consume(self, queues: Sequence[str]) -> None:
+        """Bring the hints of these queues, and of no others, from now on.
+
+        Called again when there are more or fewer. Hints of those that are gone and that
+        were not fetched are given back; nothing else is disturbed.
+        """
+
+    def ready(self) -> bool:
+        """Whether `fetch` may have something."""
+
+    def fetch(self, limit: int) -> list[Delivery]:
+        """At most `limit` hints, without waiting.
+
+        Called inside the transaction that claims the jobs, so that a transport which reads
+        them from the table can lock the rows.
+        """
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Have `fetch` bring these again: they could not be looked at now."""
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """These are done with. Called after a commit that makes them so, never before."""
+
+    def oldest_waiting(self) -> float | None:
+        """When the hint arrived that has been waiting here longest, monotonic seconds."""
+
+    def pause(self) -> None:
+        """Take no more hints, and give back those that were not fetched."""
+
+    def resume(self) -> None: ...
+
+    def failure(self) -> Exception | None:
+        """Why this transport can never work as it is configured, or None.
+
+        Asked once a turn of the supervisor's loop, so it is also where a transport looks
+        after itself.
+        """
+
+    def trouble(self) -> str:
+        """Why no hints can arrive at present, in one sentence; empty if they can.
+
+        May be called from any thread. Never a password.
+        """
+
+    def stop(self) -> None:
+        """Send what is to be acknowledged, then disconnect."""
+
+    def __str__(self) -> str:
+        """Where the hints come from, for people. Never a password."""

@@ -1,0 +1,1042 @@
+"""RabbitMQ through pika: the one module that knows AMQP.
+
+Everything runs on pika's SelectConnection, each on an I/O thread that does nothing else, so
+that heartbeats are never late and no call waits without end. Whatever goes wrong on a
+connection ends it; the next one starts afresh. Nothing is lost by that: unconfirmed hints
+are published again, unacknowledged ones are delivered again, and the rows know better.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import logging
+import random
+import re
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pika
+import pika.exceptions
+from pika.adapters.select_connection import SelectConnection
+from pika.channel import Channel
+from pika.frame import Method
+from pika.spec import Basic, BasicProperties
+
+from jobs import backoff, crashpoints, message
+from jobs.errors import AccessRefused, BadMessage, ConfigurationError, TransportError
+from jobs.transports.base import Delivery, Hint, Receipt
+
+logger = logging.getLogger("jobs.rabbitmq")
+
+# pika reports each failed try to connect four times over, with tracebacks. We say it once.
+if logging.getLogger("pika").level == logging.NOTSET:
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+#: Broker priorities are 0 to this. A job's -100 to 100 fall into these few levels.
+TOP_PRIORITY = 4
+
+HEARTBEAT_SECONDS = 20
+CONNECT_SECONDS = 5.0
+#: A connection that lasted this long was a good one: the next back-off starts anew.
+STABLE_SECONDS = 10.0
+#: While the broker stays away, say so this often.
+REMIND_SECONDS = 60.0
+
+#: How often a consuming connection looks at itself, in seconds.
+TICK_SECONDS = 2.0
+#: Nothing heard for this long: at least one of the broker's heartbeats is missing.
+SILENT_SECONDS = 0.75 * HEARTBEAT_SECONDS
+#: A worker that could not consume for this long says so.
+TROUBLE_SECONDS = 5.0
+#: A connection over which nothing could be consumed for this long is given up.
+USELESS_SECONDS = 30.0
+#: An I/O thread that did not tick for this long is given up. Longer than any back-off.
+STALLED_SECONDS = 15.0
+#: A queue whose consumer does not start within this time is left alone for a while.
+START_SECONDS = 10.0
+#: For how long: each try may cost the other queues a new connection. In seconds.
+FIRST_REST = 2.0
+LONGEST_REST = 300.0
+
+_PRECONDITION_FAILED = 406
+_INTERNAL_ERROR = 541
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Which queues there are on the broker, and of what kind."""
+
+    prefix: str
+    queue_type: str
+
+    def name(self, queue: str) -> str:
+        return f"{self.prefix}.{queue}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As few as possible: what an operator may want to tune is a policy of theirs."""
+        if self.queue_type == "classic":
+            return {"x-queue-type": "classic", "x-max-priority": TOP_PRIORITY}
+        # Quorum queues have priorities of their own from RabbitMQ 4, without an argument.
+        return {"x-queue-type": self.queue_type}
+
+
+@dataclass(frozen=True)
+class Address:
+    """One broker: how to reach it, and how to name it to people."""
+
+    text: str
+    parameters: pika.ConnectionParameters
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class RabbitMQPublisher:
+    """Publishes persistent, mandatory hints, and waits for their confirms as a batch."""
+
+    def __init__(self, addresses: Sequence[Address], topology: Topology) -> None:
+        self._addresses = itertools.cycle(addresses)
+        self._topology = topology
+        self._session: _PublishingSession | None = None
+        # Queues whose arguments on the broker are not ours. They are used as they are.
+        self._foreign: set[str] = set()
+
+    def connect(self) -> None:
+        self._connected()
+
+    def publish(self, hints: Sequence[Hint], timeout: float) -> Receipt:
+        session = self._connected()
+        batch = _Batch(hints)
+        session.call_when_usable(lambda: session.send(batch))
+        crashpoints.reach("relay_before_confirm")
+        receipt = batch.receipt
+        if not batch.settled.wait(timeout):
+            # No bound on a confirm is promised, and a frozen broker sends none. What it
+            # did store is published twice, and the second hint claims nothing.
+            logger.warning(
+                "RabbitMQ at %s confirmed %d of %d hints within %.0f s: connecting anew",
+                session.address,
+                len(receipt.confirmed),
+                len(hints),
+                timeout,
+            )
+            self._blame(session, batch, f"it confirmed nothing within {timeout:.0f} s")
+        elif session.blamed is not None:
+            receipt.refused[session.blamed] = str(session.error)
+        elif batch.unanswered:
+            receipt.failure = (
+                session.blocked
+                or session.error
+                or TransportError(f"RabbitMQ at {session.address} was short of memory")
+            )
+        return receipt
+
+    def count(self, queue: str) -> int | None:
+        session = self._connected()
+        answer: Future[int] = Future()
+        session.call_when_usable(lambda: session.count(queue, answer))
+        try:
+            return answer.result(CONNECT_SECONDS)
+        except TimeoutError:
+            session.abort()
+            self._connected()  # or it is the broker that says nothing at all
+            return None
+
+    def _blame(self, session: _PublishingSession, batch: _Batch, reason: str) -> None:
+        """Somebody did not answer. A broker that lets us in again has queues that do not."""
+        session.abort()
+        try:
+            self._connected()
+        except TransportError as error:
+            batch.receipt.failure = error
+        else:
+            batch.receipt.refused |= dict.fromkeys(session.silent(batch), reason)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    def _connected(self) -> _PublishingSession:
+        session = self._session
+        if session is None or session.ended.is_set():
+            session = self._session = _PublishingSession(
+                next(self._addresses), self._topology, self._foreign
+            )
+            session.start()
+            if not session.opens(2 * CONNECT_SECONDS):
+                session.abort()
+                raise session.error or TransportError(
+                    f"RabbitMQ at {session.address} did not answer"
+                )
+        if session.blocked:
+            raise session.blocked
+        return session
+
+
+class RabbitMQConsumer:
+    """Keeps a connection open that delivers hints, and opens another when it is lost."""
+
+    poll_seconds: float | None = None
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        topology: Topology,
+        *,
+        prefetch: int,
+        wake: Callable[[], None],
+    ) -> None:
+        # Shuffled, so that many workers spread over the nodes of a cluster.
+        self._addresses = random.sample(list(addresses), k=len(addresses))
+        self._connections = enumerate(itertools.cycle(self._addresses), start=1)
+        self._topology = topology
+        self._prefetch = prefetch
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._waiting: deque[Delivery] = deque()
+        self._queues: tuple[str, ...] = ()
+        self._foreign: set[str] = set()
+        # Queues that could not be consumed: until when each is left alone (monotonic), how
+        # long that was, and why. One of them must not keep the others from being consumed.
+        self._resting: dict[str, tuple[float, float, TransportError]] = {}
+        self._reminded: dict[str, float] = {}
+        self._paused = False
+        self._stopping = threading.Event()
+        self._session: _ConsumingSession | None = None
+        self._failure: TransportError | None = None
+        self._last_error: TransportError | None = None
+        self._ever_connected = False
+        # Monotonic: when the I/O thread last showed a sign of life, and when hints could
+        # last have arrived, had there been any.
+        self._ticked_at = self._good_at = time.monotonic()
+        self._thread = self._new_thread()
+
+    def __str__(self) -> str:
+        return "RabbitMQ at " + ", ".join(sorted(map(str, self._addresses)))
+
+    def start(self) -> None:
+        self._ticked_at = self._good_at = time.monotonic()
+        self._thread.start()
+
+    def consume(self, queues: Sequence[str]) -> None:
+        self._queues = tuple(queues)
+        self._want()
+
+    def ready(self) -> bool:
+        return bool(self._waiting)
+
+    def fetch(self, limit: int) -> list[Delivery]:
+        with self._lock:
+            count = min(limit, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        with self._lock:
+            self._waiting.extendleft(reversed(deliveries))
+        if any(delivery.queue not in self._queues for delivery in deliveries):
+            self._want()
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            self._call(lambda session: session.acknowledge(deliveries))
+
+    def oldest_waiting(self) -> float | None:
+        with self._lock:
+            return self._waiting[0].arrived if self._waiting else None
+
+    def pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._want()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._want()
+
+    def failure(self) -> Exception | None:
+        if self._failure is None and not self._stopping.is_set():
+            self._watch()
+        return self._failure
+
+    def trouble(self) -> str:
+        seconds = time.monotonic() - self._good_at
+        if self._stopping.is_set():
+            return ""
+        if seconds < TROUBLE_SECONDS:
+            resting = self._resting.copy()
+            return "; ".join(
+                f"not consuming the queue {queue!r}: {resting[queue][-1]}"
+                for queue in self._queues
+                if queue in resting
+            )
+        session = self._session
+        if session is not None and session.is_open:
+            return (
+                f"not consuming from RabbitMQ at {session.address} for {seconds:.0f} s"
+            )
+        reason = self._last_error or f"{self} does not answer"
+        return f"not connected to RabbitMQ for {seconds:.0f} s: {reason}"
+
+    def stop(self) -> None:
+        self._stopping.set()
+        session = self._session
+        if session is not None:
+            session.close()
+        if self._thread.is_alive():
+            self._thread.join(CONNECT_SECONDS)
+
+    def _wanted(self) -> list[str]:
+        """The queues that should be consumed at this moment."""
+        if self._paused:
+            return []
+        now = time.monotonic()
+        return [
+            queue
+            for queue in self._queues
+            if queue not in self._resting or now >= self._resting[queue][0]
+        ]
+
+    def _want(self) -> None:
+        """Something else is wanted than before: from this moment on, `fetch` keeps to it."""
+        unwanted = self._take_unwanted()
+        self._call(lambda session: session.consume(unwanted))
+
+    def _take_unwanted(self) -> list[Delivery]:
+        """What waits here of queues that are not wanted: to be given back."""
+        wanted = self._wanted()
+        with self._lock:
+            unwanted = [d for d in self._waiting if d.queue not in wanted]
+            if unwanted:
+                kept = [d for d in self._waiting if d.queue in wanted]
+                self._waiting.clear()
+                self._waiting.extend(kept)
+        return unwanted
+
+    def _put_to_rest(self, queue: str, error: TransportError) -> None:
+        _, before, _ = self._resting.get(queue, (0.0, FIRST_REST / 2, error))
+        bound = min(LONGEST_REST, before * 2)
+        until = time.monotonic() + random.uniform(bound / 2, bound)
+        self._resting[queue] = until, bound, error
+        if (
+            time.monotonic() - self._reminded.get(queue, -REMIND_SECONDS)
+            > REMIND_SECONDS
+        ):
+            self._reminded[queue] = time.monotonic()
+            logger.warning(
+                "queue %r cannot be consumed, and is tried again now and then: %s",
+                queue,
+                error,
+            )
+
+    def _call(self, action: Callable[[_ConsumingSession], None]) -> None:
+        session = self._session
+        if session is not None:
+            session.call_when_usable(lambda: action(session))
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name="jobs-io", daemon=True)
+
+    def _watch(self) -> None:
+        """Replace an I/O thread that has died, or that is stuck in the middle of something.
+
+        A thread cannot be killed. If one that was stuck ever wakes, it finds that it has been
+        replaced, and ends.
+        """
+        silent = time.monotonic() - self._ticked_at
+        alive = self._thread.is_alive()
+        # A dead one is not replaced at every turn, or a fault at its start would be a storm.
+        if silent < (STALLED_SECONDS if alive else TROUBLE_SECONDS):
+            return
+        how = f"has stood still for {silent:.0f} s" if alive else "has died"
+        logger.error("the I/O thread of %s %s: connecting anew", self, how)
+        self._thread = self._new_thread()
+        abandoned, self._session = self._session, None
+        if abandoned is not None:
+            abandoned.cut()
+        with self._lock:
+            self._waiting.clear()
+        self._ticked_at = time.monotonic()
+        self._thread.start()
+
+    def _is_replaced(self) -> bool:
+        return threading.current_thread() is not self._thread
+
+    def _run(self) -> None:
+        """Connect, consume until the connection ends, wait, and connect again."""
+        delays = backoff.reconnect_delays()
+        reminded = -REMIND_SECONDS
+        for generation, address in self._connections:
+            if self._stopping.is_set():
+                return
+            begun = self._ticked_at = time.monotonic()
+            session = _ConsumingSession(self, address, generation)
+            if self._is_replaced():
+                return
+            self._session = session
+            session.run()
+            if self._is_replaced():
+                return
+            # Its tags mean nothing any more: the broker delivers these hints again.
+            with self._lock:
+                self._waiting.clear()
+            if self._stopping.is_set():
+                return
+            self._ticked_at = time.monotonic()
+            self._last_error = session.error
+            self._ever_connected = self._ever_connected or session.usable.is_set()
+            if session.usable.is_set() and time.monotonic() - begun > STABLE_SECONDS:
+                delays = backoff.reconnect_delays()
+            if isinstance(session.error, AccessRefused) and not self._ever_connected:
+                self._failure = session.error
+                self._wake()
+                return
+            if session.blamed is not None and session.error is not None:
+                self._put_to_rest(session.blamed, session.error)
+                continue  # without it the others can go on at once
+            delay = next(delays)
+            if session.usable.is_set() or time.monotonic() - reminded > REMIND_SECONDS:
+                reminded = time.monotonic()
+                logger.warning("%s; trying again until it answers", session.error)
+            self._stopping.wait(delay)
+
+
+class _Batch:
+    """Hints that were sent together, and what became of them."""
+
+    def __init__(self, hints: Sequence[Hint]) -> None:
+        self.hints = hints
+        self.receipt = Receipt()
+        # Nothing more will come of it, whether or not every hint was answered.
+        self.settled = threading.Event()
+        self.unanswered = len(hints)
+
+
+class _Session:
+    """One connection with one channel, from opening to the end, on one I/O thread."""
+
+    def __init__(
+        self, address: Address, topology: Topology, foreign: set[str], purpose: str
+    ) -> None:
+        self.address = address
+        self.topology = topology
+        self.error: TransportError | None = None
+        self.usable = threading.Event()
+        self.ended = threading.Event()
+        self._decided = threading.Event()  # one of the two, at least
+        # The queue on account of which the broker ended this, if it was one.
+        self.blamed: str | None = None
+        self._foreign = foreign
+        self._declaring: str | None = None
+        self._ending = False
+        self._channel: Channel
+        self._connection = SelectConnection(
+            _named(address.parameters, f"jobs {purpose}"),
+            on_open_callback=lambda connection: connection.channel(
+                on_open_callback=self._channel_opened
+            ),
+            on_open_error_callback=lambda _, error: self._end(error),
+            on_close_callback=self._connection_closed,
+        )
+        self._ioloop = self._connection.ioloop
+
+    def run(self) -> None:
+        """Serve the connection until it ends."""
+        try:
+            self._ioloop.start()
+        # A fault of ours or of pika's. Like any other trouble, it ends the connection.
+        except Exception as error:
+            logger.exception("a fault while talking to %s", self.address)
+            self._end(error)
+            self._ioloop.start()
+        finally:
+            self.error = self.error or TransportError(
+                f"RabbitMQ at {self.address} left"
+            )
+            self.ended.set()
+            self._decided.set()
+            self._ioloop.close()
+            self._ended()
+
+    def opens(self, timeout: float) -> bool:
+        """Wait until it can be used; False if it ended first, or did neither in time."""
+        self._decided.wait(timeout)
+        return self.usable.is_set() and not self.ended.is_set()
+
+    def call_when_usable(self, callback: Callable[[], None]) -> None:
+        """Have the I/O thread call this, unless there is no channel, or none any more."""
+        self._call_soon(lambda: self._guarded(callback))
+
+    def close(self) -> None:
+        """Say goodbye, after everything sent before; wait a little for the answer."""
+        self._call_soon(self._close)
+        self.ended.wait(1.0)
+
+    def abort(self) -> None:
+        """Hang up without a word, on a broker that does not answer."""
+        self._call_soon(lambda: self._end(None))
+        self.ended.wait(1.0)
+
+    def cut(self) -> None:
+        """Hang up without the I/O thread, which is stuck or dead.
+
+        Or the broker would go on delivering hints to it, until heartbeats are missing.
+        """
+        self._call_soon(lambda: self._end(None))
+        stream = getattr(getattr(self._connection, "_transport", None), "_sock", None)
+        if stream is not None:
+            try:
+                socket.socket.shutdown(stream, socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is closed already
+
+    def _call_soon(self, callback: Callable[[], object]) -> None:
+        self._ioloop.add_callback_threadsafe(
+            callback
+        )  # no harm on a loop that is closed
+
+    # What follows runs on the I/O thread.
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        if not self.usable.is_set():
+            return
+        try:
+            callback()
+        except pika.exceptions.AMQPError as error:
+            self._end(error)
+
+    def _close(self) -> None:
+        if self._connection.is_open:
+            self._connection.close()
+        else:
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        if error is not None and self.error is None:
+            self.error = _explained(error, self.address)
+        if self._connection.is_closed or self._ending:
+            self._ioloop.stop()
+            return
+        # pika closes the socket only after a goodbye that the broker answered, and one that
+        # stays open keeps what was delivered over it from everybody else. This leads back
+        # here once it is closed.
+        self._ending = True
+        self._connection._terminate_stream(  # type: ignore[attr-defined]
+            error if isinstance(error, Exception) else TransportError("hung up")
+        )
+
+    def _ended(self) -> None:
+        """For subclasses: the session is over, and its loop has stopped."""
+
+    def _channel_opened(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._channel_closed)
+        self._opened(channel)
+
+    def _opened(self, channel: Channel) -> None:
+        raise NotImplementedError
+
+    def _is_usable(self) -> None:
+        self.usable.set()
+        self._decided.set()
+
+    def _connection_closed(self, connection: object, error: BaseException) -> None:
+        if getattr(error, "reply_code", None) == _INTERNAL_ERROR:
+            self.blamed = self._declaring
+        self._end(error)
+
+    def _channel_closed(self, channel: Channel, error: Exception) -> None:
+        if self._connection.is_closing or self._connection.is_closed:
+            return
+        queue = self._declaring
+        reason = getattr(error, "reply_text", None) or error
+        code = getattr(error, "reply_code", None)
+        if queue is None or code != _PRECONDITION_FAILED or queue in self._foreign:
+            self.blamed = queue
+        else:
+            logger.warning(
+                "queue %s exists with other arguments than ours, and is used as it is: %s",
+                self.topology.name(queue),
+                reason,
+            )
+            self._foreign.add(queue)
+        self._end(TransportError(f"RabbitMQ at {self.address}: {reason}"))
+
+    def _declare(self, queue: str, then: Callable[[Method], None]) -> None:
+        """Make sure that the queue exists, and go on; end the session if that fails."""
+        self._declaring = queue
+        passive = queue in self._foreign
+
+        def declared(frame: Method) -> None:
+            self._declaring = None
+            then(frame)
+
+        self._channel.queue_declare(
+            self.topology.name(queue),
+            passive=passive,
+            durable=True,
+            arguments=None if passive else self.topology.arguments,
+            callback=declared,
+        )
+
+
+class _PublishingSession(_Session):
+    def __init__(self, address: Address, topology: Topology, foreign: set[str]) -> None:
+        super().__init__(address, topology, foreign, "relay")
+        self._declared: set[str] = set()
+        self._published = 0
+        self._unconfirmed: dict[int, tuple[_Batch, Hint]] = {}
+        self._returned: set[str] = set()
+        self._batches: set[_Batch] = set()
+        self._counting: Channel
+        # Set while the broker is short of memory or disk, and reads nothing from us.
+        self.blocked: TransportError | None = None
+        self._connection.add_on_connection_blocked_callback(self._is_blocked)
+        self._connection.add_on_connection_unblocked_callback(self._is_unblocked)
+
+    def start(self) -> None:
+        threading.Thread(target=self.run, name="jobs-relay-io", daemon=True).start()
+
+    def send(self, batch: _Batch) -> None:
+        """Publish all of a batch, once every queue that it names has been declared."""
+        self._batches.add(batch)
+        for hint in batch.hints:
+            if hint.queue not in self._declared:
+                self._declared.add(hint.queue)
+                self._declare(hint.queue, then=lambda frame: self.send(batch))
+                return
+        for hint in batch.hints:
+            self._publish(batch, hint)
+
+    def silent(self, batch: _Batch) -> set[str]:
+        """The queues that keep this batch waiting. Once the session has ended."""
+        if self._declaring is not None:
+            return {self._declaring}
+        unconfirmed = list(self._unconfirmed.values())
+        return {hint.queue for owner, hint in unconfirmed if owner is batch}
+
+    def count(self, queue: str, answer: Future[int]) -> None:
+        """On a channel of its own: the broker closes it if there is no such queue."""
+
+        def ask(channel: Channel) -> None:
+            channel.add_on_close_callback(closed)
+            channel.queue_declare(
+                self.topology.name(queue), passive=True, callback=counted
+            )
+
+        def counted(frame: Method) -> None:
+            answer.set_result(frame.method.message_count)
+            self._counting.close()
+
+        def closed(channel: Channel, error: Exception) -> None:
+            if not answer.done():
+                answer.set_result(0)
+
+        self._counting = self._connection.channel(on_open_callback=ask)
+
+    def _opened(self, channel: Channel) -> None:
+        channel.add_on_return_callback(self._hint_returned)
+        channel.confirm_delivery(
+            self._answered, callback=lambda frame: self._is_usable()
+        )
+
+    def _publish(self, batch: _Batch, hint: Hint) -> None:
+        self._published += 1
+        self._unconfirmed[self._published] = (batch, hint)
+        self._channel.basic_publish(
+            exchange="",
+            routing_key=self.topology.name(hint.queue),
+            body=message.encode(hint.job_id),
+            properties=BasicProperties(
+                content_type="application/json",
+                delivery_mode=2,
+                priority=_level(hint.priority),
+                message_id=hint.job_id.hex,
+            ),
+            mandatory=True,
+        )
+
+    def _answered(self, frame: Method) -> None:
+        """The broker confirmed or refused one message, or all up to this one."""
+        tag, confirmed = frame.method.delivery_tag, isinstance(frame.method, Basic.Ack)
+        tags = (
+            [t for t in self._unconfirmed if t <= tag]
+            if frame.method.multiple
+            else [tag]
+        )
+        for each in tags:
+            batch, hint = self._unconfirmed.pop(each)
+            # A message that no queue took is returned first, and then confirmed.
+            returned = hint.job_id.hex in self._returned
+            self._returned.discard(hint.job_id.hex)
+            if returned:
+                self._declared.discard(hint.queue)
+                batch.receipt.refused[hint.queue] = "it does not exist any more"
+            elif confirmed:
+                batch.receipt.confirmed.append(hint)
+            else:
+                batch.receipt.refused[hint.queue] = (
+                    "it takes no messages: it may be full"
+                )
+            batch.unanswered -= 1
+            if not batch.unanswered:
+                self._batches.discard(batch)
+                batch.settled.set()
+
+    def _hint_returned(
+        self, channel: Channel, method: Any, properties: BasicProperties, body: bytes
+    ) -> None:
+        self._returned.add(str(properties.message_id))
+
+    def _is_blocked(self, connection: object, frame: Method) -> None:
+        reason = frame.method.reason
+        self.blocked = TransportError(
+            f"RabbitMQ at {self.address} takes no messages at present ({reason})"
+        )
+        self._settle()
+
+    def _is_unblocked(self, connection: object, frame: Method) -> None:
+        self.blocked = None
+
+    def _settle(self) -> None:
+        for batch in self._batches:
+            batch.settled.set()
+
+    _ended = _settle
+
+
+class _ConsumingSession(_Session):
+    def __init__(
+        self, owner: RabbitMQConsumer, address: Address, generation: int
+    ) -> None:
+        super().__init__(address, owner._topology, owner._foreign, "worker")
+        self._owner = owner
+        self._generation = generation
+        self._consumers: dict[str, str] = {}  # queue → consumer tag
+        self._starting_since: float | None = None
+        # Consumed queues of which the broker, when last asked, knew no consumer.
+        self._doubted: set[str] = set()
+        self._looks = 0
+        self._unacknowledged: set[int] = set()
+        self._begun = self._heard_at = time.monotonic()
+        self._heard_bytes = 0
+        self._ioloop.call_later(TICK_SECONDS, self._tick)
+
+    @property
+    def is_open(self) -> bool:
+        return self.usable.is_set() and not self.ended.is_set()
+
+    def _tick(self) -> None:
+        """Say that the loop turns, and whether hints could arrive; end what is useless."""
+        now = time.monotonic()
+        owner = self._owner
+        if owner._session is self:
+            owner._ticked_at = now
+            if self._is_good(now):
+                owner._good_at = now
+        since = self._starting_since
+        if since is not None and now - since > START_SECONDS:
+            # A queue without a leader answers nothing, and later ends the connection.
+            self.blamed = self._declaring
+            self._end(
+                TransportError(
+                    f"RabbitMQ at {self.address} gave no answer for {START_SECONDS:.0f} s"
+                )
+            )
+        elif now - max(self._begun, owner._good_at) > USELESS_SECONDS:
+            # Again at the next tick, if the loop goes on: the second time it is stopped.
+            self._end(
+                TransportError(
+                    f"RabbitMQ at {self.address} let nothing be consumed "
+                    f"for {USELESS_SECONDS:.0f} s"
+                )
+            )
+        elif owner._resting.keys() & owner._wanted():
+            self.consume()  # one of them has rested for long enough
+        elif self._consumers and since is None and self.is_open:
+            self._look_after_one()
+        self._ioloop.call_later(TICK_SECONDS, self._tick)
+
+    def _look_after_one(self) -> None:
+        """Ask the broker about one of the queues, in turn: does it, too, think they are consumed?
+
+        A cluster that loses a node while a queue is deleted may forget a consumer and never
+        say so. The same question declares the queue if it is gone.
+        """
+        self._looks += 1
+        queues = sorted(self._consumers)
+        queue = queues[self._looks % len(queues)]
+
+        def looked(frame: Method) -> None:
+            self._starting_since = None
+            if frame.method.consumer_count or queue not in self._consumers:
+                self._doubted.discard(queue)
+            elif queue not in self._doubted:
+                self._doubted.add(queue)  # it may be a moment behind
+            else:
+                self._end(
+                    TransportError(
+                        f"RabbitMQ at {self.address} had forgotten that "
+                        f"{self.topology.name(queue)} is consumed"
+                    )
+                )
+                return
+            self.consume()
+
+        self._starting_since = time.monotonic()
+        self._declare(queue, then=looked)
+
+    def _is_good(self, now: float) -> bool:
+        """Whether a hint would arrive, or would if this worker were not busy."""
+        heard_bytes = self._connection.bytes_received  # type: ignore[attr-defined]
+        if heard_bytes != self._heard_bytes:
+            self._heard_bytes, self._heard_at = heard_bytes, now
+        return (
+            self.usable.is_set()
+            and not self._ending
+            and now - self._heard_at < SILENT_SECONDS
+            and self._consumers.keys() >= {*self._owner._wanted()}
+        )
+
+    def _opened(self, channel: Channel) -> None:
+        channel.add_on_cancel_callback(self._cancelled)
+        channel.basic_qos(
+            prefetch_count=self._owner._prefetch, callback=self._qos_is_set
+        )
+
+    def _qos_is_set(self, frame: Method) -> None:
+        logger.info("connected to RabbitMQ at %s", self.address)
+        self._is_usable()
+        self.consume()
+
+    def consume(self, unwanted: Sequence[Delivery] = ()) -> None:
+        """Have a consumer for each queue that is wanted, and for no other.
+
+        Consumers are started one after the other. What was delivered for a queue that is
+        not wanted, and not fetched, is given back.
+        """
+        self._give_back(unwanted)
+        if not self.usable.is_set() or self._ending:
+            return
+        wanted = self._owner._wanted()
+        for queue in self._consumers.keys() - wanted:
+            # With a callback, or pika would remember the tag for as long as the channel.
+            self._channel.basic_cancel(
+                self._consumers.pop(queue), callback=lambda frame: None
+            )
+        self._give_back(self._owner._take_unwanted())
+        new = next((queue for queue in wanted if queue not in self._consumers), None)
+        if self._starting_since is None and new is not None:
+            self._starting_since = time.monotonic()
+            self._declare(new, then=lambda frame: self._start_consumer(new))
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        # A tag of an earlier connection is none of this channel's, and would close it.
+        tags = {d.tag for d in deliveries if d.generation == self._generation}
+        tags &= self._unacknowledged
+        self._unacknowledged -= tags
+        # Everything up to the first delivery that is still worked on goes in one frame.
+        open_from = min(self._unacknowledged, default=None)
+        leading = {t for t in tags if open_from is None or t < open_from}
+        if leading:
+            self._channel.basic_ack(max(leading), multiple=True)
+        for tag in tags - leading:
+            self._channel.basic_ack(tag)
+
+    def _start_consumer(self, queue: str) -> None:
+        self._declaring = queue  # until it delivers, it is to blame for what goes wrong
+
+        def started(frame: Method) -> None:
+            self._declaring = self._starting_since = None
+            self._consumers[queue] = frame.method.consumer_tag
+            self._owner._resting.pop(queue, None)
+            self.consume()
+
+        self._channel.basic_consume(
+            self.topology.name(queue),
+            on_message_callback=functools.partial(self._delivered, queue),
+            callback=started,
+        )
+
+    def _delivered(
+        self,
+        queue: str,
+        channel: Channel,
+        method: Any,
+        properties: BasicProperties,
+        body: bytes,
+    ) -> None:
+        crashpoints.reach("hint_received")
+        tag = method.delivery_tag
+        try:
+            job_id = message.decode(body)
+        except BadMessage as problem:
+            logger.warning("dropped a message from %s: %s", method.routing_key, problem)
+            channel.basic_ack(tag)
+            return
+        self._unacknowledged.add(tag)
+        with self._owner._lock:
+            if self._owner._session is not self:
+                return  # given up as stuck: the broker delivers it to the next session
+            self._owner._waiting.append(
+                Delivery(
+                    job_id=job_id, queue=queue, generation=self._generation, tag=tag
+                )
+            )
+        self._owner._wake()
+
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if delivery.generation == self._generation:
+                self._unacknowledged.discard(delivery.tag)
+                self._channel.basic_nack(delivery.tag, requeue=True)
+
+    def _cancelled(self, frame: Method) -> None:
+        self._end(TransportError(f"RabbitMQ at {self.address} ended the consumer"))
+
+
+def addresses(urls: str) -> list[Address]:
+    """The brokers named by one URL, or by several separated by commas.
+
+    Raises ConfigurationError, which names the URL without its password, for anything that
+    would otherwise be guessed at.
+    """
+    found = [_address(url.strip()) for url in urls.split(",") if url.strip()]
+    if not found:
+        raise ConfigurationError("RABBITMQ_URL names no broker")
+    return found
+
+
+def redacted(url: str) -> str:
+    """The URL as it may be shown: without its password."""
+    return re.sub(r"(://[^:/@]*:).*@", r"\1***@", url)
+
+
+def _address(url: str) -> Address:
+    def refuse(rule: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"RABBITMQ_URL is {redacted(url)!r}: {rule}, as in "
+            "amqp://user:password@host:5672/vhost"
+        )
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise refuse("its host or port cannot be read") from None
+    if parts.scheme not in ("amqp", "amqps"):
+        raise refuse("it must begin with amqp:// or amqps://")
+    if not parts.hostname:
+        raise refuse("it names no host")
+    if parts.username and parts.password is None:
+        raise refuse("it has a user and no password")
+    if "/" in parts.path[1:]:
+        raise refuse("a slash in the virtual host's name is written %2F")
+    if parts.fragment:
+        raise refuse("a # in it is written %23")
+
+    secure = parts.scheme == "amqps"
+    user = unquote(parts.username or "guest")
+    vhost = unquote(parts.path[1:]) or "/"
+    options = pika.ConnectionParameters(
+        host=parts.hostname,
+        port=port or (5671 if secure else 5672),
+        virtual_host=vhost,
+        credentials=pika.PlainCredentials(user, unquote(parts.password or "guest")),
+        ssl_options=_tls(parts.query, parts.hostname, refuse) if secure else None,
+        heartbeat=HEARTBEAT_SECONDS,
+        socket_timeout=CONNECT_SECONDS,
+        stack_timeout=2 * CONNECT_SECONDS,
+        connection_attempts=1,
+    )
+    if parts.query and not secure:
+        raise refuse("only amqps:// takes options")
+    text = f"{parts.scheme}://{user}:***@{options.host}:{options.port}"
+    return Address(f"{text}/{'' if vhost == '/' else parts.path[1:]}", options)
+
+
+def _tls(
+    query: str, host: str, refuse: Callable[[str], ConfigurationError]
+) -> pika.SSLOptions:
+    """Always verified. `?cafile=` for an authority of one's own, `certfile`, `keyfile`."""
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = options.keys() - {"cafile", "certfile", "keyfile"}
+    if unknown:
+        raise refuse(
+            f"it has the option {min(unknown)!r}, and knows cafile, certfile and keyfile"
+        )
+    try:
+        context = ssl.create_default_context(cafile=options.get("cafile"))
+        if "certfile" in options:
+            context.load_cert_chain(options["certfile"], options.get("keyfile"))
+    except OSError as error:
+        raise refuse(f"its certificates cannot be read ({error})") from None
+    return pika.SSLOptions(context, host)
+
+
+def _named(
+    parameters: pika.ConnectionParameters, name: str
+) -> pika.ConnectionParameters:
+    """The same, with a name that operators see in RabbitMQ's list of connections."""
+    named = copy.copy(parameters)
+    named.client_properties = {"connection_name": name}
+    return named
+
+
+def _level(priority: int) -> int:
+    """-100..100 → 0..TOP_PRIORITY, with 0 in the middle."""
+    return (priority + 100 + 25) // 50
+
+
+def _root(error: BaseException) -> Any:
+    """What really happened, inside pika's wrappings."""
+    inner = getattr(error, "exceptions", None) or error.args
+    cause = inner[-1] if inner else getattr(error, "exception", None)
+    return _root(cause) if isinstance(cause, BaseException) else error
+
+
+def _explained(error: BaseException, address: Address) -> TransportError:
+    """pika's error as a sentence that names the broker and the way out."""
+    if isinstance(error, TransportError):
+        return error
+    cause = _root(error)
+    if "connection limit" in str(cause):
+        # The same code as for a virtual host that is not there, but it may pass.
+        return TransportError(
+            f"RabbitMQ at {address} lets no more connections in: a connection limit of "
+            "its virtual host, its user or its node is reached"
+        )
+    if (
+        isinstance(
+            cause,
+            pika.exceptions.ProbableAuthenticationError
+            | pika.exceptions.AuthenticationError,
+        )
+        or getattr(cause, "reply_code", None) == 403
+    ):
+        return AccessRefused(
+            f"RabbitMQ at {address} refused the user or the password: "
+            "check RABBITMQ_URL, and that the user exists there"
+        )
+    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError) or (
+        getattr(cause, "reply_code", None) == 530
+    ):
+        return AccessRefused(
+            f"RabbitMQ at {address} has no such virtual host, or does not let the user "
+            "in: check RABBITMQ_URL, and the user's permissions there"
+        )
+    reason = getattr(cause, "reply_text", None) or getattr(cause, "strerror", None)
+    return TransportError(
+        f"RabbitMQ at {address} is out of reach ({reason or cause or type(cause).__name__})"
+    )

@@ -1,0 +1,181 @@
+"""What a job may hold: checked once, at the edge, so that every database holds the same.
+
+PostgreSQL refuses a NUL where SQLite stores it, SQLite overflows where PostgreSQL does
+not, both turn `{1: …}` into `{"1": …}` in silence. Here each of these has one answer.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from jobs.errors import InvalidJob
+
+#: Of the arguments of a job, and of its result, as JSON.
+MAX_JSON_BYTES = 256 * 1024
+MAX_TEXT_CHARACTERS = 64 * 1024
+MAX_DEPTH = 64
+LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
+MAX_ATTEMPTS = 1000
+LONGEST_TIMEOUT = 30 * 24 * 3600
+FARTHEST = timedelta(days=3653)
+
+_QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_arguments(args: Any, kwargs: Any) -> None:
+    """Refuse what JSON, or one of the databases, would change or choke on."""
+    if not isinstance(args, list | tuple):
+        raise InvalidJob("args", f"args is {_short(args)}, and must be a list")
+    if not isinstance(kwargs, dict):
+        raise InvalidJob("kwargs", f"kwargs is {_short(kwargs)}, and must be an object")
+    for field, value in (("args", list(args)), ("kwargs", kwargs)):
+        for sentence in json_problems(value, field):
+            raise InvalidJob(field, sentence)
+    if too_large := size_problem([list(args), kwargs], "the arguments"):
+        raise InvalidJob("args", too_large)
+
+
+def check_queue(name: Any) -> None:
+    if not isinstance(name, str) or not _QUEUE.fullmatch(name):
+        raise InvalidJob(
+            "queue",
+            f"queue is {_short(name)}, and must be 1 to 64 letters, digits, dots, "
+            "dashes or underscores, beginning with a letter or digit",
+        )
+
+
+def check_priority(priority: Any) -> None:
+    if (
+        not isinstance(priority, int)
+        or isinstance(priority, bool)
+        or not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY
+    ):
+        raise InvalidJob(
+            "priority",
+            f"priority is {_short(priority)}, and must be a whole number "
+            f"from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}",
+        )
+
+
+def check_max_attempts(number: Any) -> None:
+    if (
+        not isinstance(number, int)
+        or isinstance(number, bool)
+        or not 1 <= number <= MAX_ATTEMPTS
+    ):
+        raise InvalidJob(
+            "max_attempts",
+            f"max_attempts is {_short(number)}, and must be a whole number "
+            f"from 1 to {MAX_ATTEMPTS}",
+        )
+
+
+def check_result(result: Any) -> None:
+    """Raise ValueError for what not every database could hold."""
+    problem = next(json_problems(result, "the result"), None)
+    problem = problem or size_problem(result, "the result")
+    if problem:
+        raise ValueError(problem)
+
+
+def check_timeout(seconds: Any) -> None:
+    if seconds is not None and (
+        not isinstance(seconds, int)
+        or isinstance(seconds, bool)
+        or not 1 <= seconds <= LONGEST_TIMEOUT
+    ):
+        raise InvalidJob(
+            "timeout",
+            f"timeout is {_short(seconds)}, and must be a whole number of seconds "
+            f"from 1 to {LONGEST_TIMEOUT} (30 days), or None for no limit",
+        )
+
+
+def check_run_after(moment: Any) -> None:
+    if not isinstance(moment, datetime):
+        raise InvalidJob(
+            "run_after", f"run_after is {_short(moment)}, and must be a date and time"
+        )
+    if timezone.is_naive(moment):
+        raise InvalidJob(
+            "run_after", f"run_after is {moment.isoformat()}, and needs a time zone"
+        )
+    # Compared by year first: near the calendar's ends the arithmetic itself overflows.
+    now = timezone.now()
+    if abs(moment.year - now.year) > 11 or abs(moment - now) > FARTHEST:
+        raise InvalidJob(
+            "run_after",
+            f"run_after is {moment.isoformat()}, and must be within ten years of now",
+        )
+
+
+def json_problems(value: Any, path: str, depth: int = 0) -> Iterator[str]:
+    """Sentences about what in `value` is not plain JSON that every database keeps."""
+    if depth > MAX_DEPTH:
+        yield f"{path[:80]} is nested more than {MAX_DEPTH} deep"
+    elif value is None or isinstance(value, bool):
+        pass
+    elif isinstance(value, str):
+        yield from _text_problems(value, path)
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            yield f"{path} is a whole number of more than 64 bits"
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"{path} is {value}, which JSON cannot hold"
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from json_problems(item, f"{path}[{index}]", depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{path} has the key {_short(key)}, and keys must be text"
+                continue
+            yield from _text_problems(key, f"a key of {path}")
+            yield from json_problems(item, f"{path}.{key}", depth + 1)
+    else:
+        yield (
+            f"{path} is a {type(value).__name__}, which is not JSON: pass text, numbers, "
+            "true, false, null, lists and objects"
+        )
+
+
+def size_problem(value: Any, name: str) -> str | None:
+    """A sentence if `value` is larger than a job may hold."""
+    size = len(json.dumps(value))
+    if size <= MAX_JSON_BYTES:
+        return None
+    return (
+        f"{name}: {size:,} bytes of JSON, where {MAX_JSON_BYTES:,} are allowed; "
+        "keep large data elsewhere, and pass where it is"
+    )
+
+
+def printable(text: str) -> str:
+    """`text` as every database can store it: no NUL, no lone surrogate, not endless."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = text.encode("utf-8", "replace").decode()
+    if len(text) > MAX_TEXT_CHARACTERS:
+        half = MAX_TEXT_CHARACTERS // 2
+        cut = len(text) - 2 * half
+        text = f"{text[:half]}\n… {cut:,} characters left out …\n{text[-half:]}"
+    return text
+
+
+def _text_problems(text: str, path: str) -> Iterator[str]:
+    if "\0" in text:
+        yield f"{path} contains a NUL character, which PostgreSQL cannot store"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        yield f"{path} contains half of a surrogate pair, which is not text"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,193 @@
+"""Runs one job: find the task, call it, and say how that ended."""
+
+import logging
+import traceback
+from typing import Any
+
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    connections,
+    router,
+    transaction,
+)
+
+from jobs import backoff, crashpoints, discovery, signatures, values
+from jobs.backend import JobsBackend
+from jobs.compat import Task
+from jobs.context import Execution, JobContext
+from jobs.errors import Cancel, Fenced, Retry, Snooze, UnknownTask
+from jobs.models import Job
+from jobs.options import JobTask
+
+logger = logging.getLogger("jobs.worker")
+
+#: What a child reports of a job: it is JSON on its way to the supervisor.
+Report = dict[str, Any]
+
+# How a report says that it ended. The supervisor has one arrow for each.
+SUCCEEDED = "succeeded"
+COMMITTED = "committed"  # and its status is recorded already
+FAILED = "failed"
+INTERRUPTED = "interrupted"
+SNOOZED = "snoozed"
+CALLED_OFF = "called off"
+FENCED = "fenced"  # its job is somebody else's: there is nothing to record
+
+
+def execute(execution: Execution) -> Report:
+    """Run a claimed job; never raises."""
+    return {"job": execution.claim.job_id.hex, **_outcome(execution)}
+
+
+def _outcome(execution: Execution) -> Report:
+    claim = execution.claim
+    try:
+        return _call_and_tell(execution)
+    except UnknownTask:
+        # A newer release enqueued it, or it is gone for good: a worker that knows it may come,
+        # or a person who calls the job off.
+        message = (
+            f"worker code that has no task {claim.task!r}: it waits for one that has"
+        )
+        logger.warning("job %s met %s", claim.job_id, message)
+        delay = backoff.retry_delay(claim.attempt)
+        return {"outcome": SNOOZED, "message": message, "delay": delay}
+    # The function is somebody else's and may raise anything. Even an exit is a failure:
+    # a job succeeds by returning.
+    except BaseException as error:  # noqa: BLE001
+        if execution.completed:
+            logger.warning(
+                "job %s has succeeded, and raised %s after that",
+                claim.job_id,
+                _described(error)["exception"],
+            )
+            return {"outcome": COMMITTED}
+        return _raised(error, claim.task)
+    finally:
+        _leave_no_transaction(execution)
+
+
+def _call_and_tell(execution: Execution) -> Report:
+    claim = execution.claim
+    task = discovery.find(claim.task)
+    signatures.check_call(task, claim.args, claim.kwargs)
+    if execution.cancelled:
+        raise Cancel("it was cancelled before it began")
+    if isinstance(task, JobTask) and task.atomic:
+        # If the answer to the COMMIT is lost, the row knows: the supervisor's own record
+        # then changes nothing.
+        with transaction.atomic(using=router.db_for_write(Job)):
+            execution.complete(_call(task, execution))
+            crashpoints.reach("complete_before_commit")
+        crashpoints.reach("complete_after_commit")
+        return {"outcome": COMMITTED}
+    result = _call(task, execution)
+    if execution.completed:
+        return {"outcome": COMMITTED}
+    values.check_result(result)
+    return {"outcome": SUCCEEDED, "result": result}
+
+
+def _call(task: Task, execution: Execution) -> Any:
+    claim = execution.claim
+    context = [_context(task, execution)] if task.takes_context else []
+    crashpoints.reach("function_begins")
+    execution.begin(interruptible=isinstance(task, JobTask) and task.interruptible)
+    try:
+        return task.call(*context, *claim.args, **claim.kwargs)
+    finally:
+        execution.end()
+        crashpoints.reach("function_ended")
+
+
+def _context(task: Task, execution: Execution) -> JobContext:
+    backend = JobsBackend(alias=task.backend, params={})
+    return JobContext(
+        task_result=backend.get_result(str(execution.claim.job_id)),
+        execution=execution,
+        atomic=isinstance(task, JobTask) and task.atomic,
+    )
+
+
+def _raised(error: BaseException, path: str) -> Report:
+    """How the job goes on after its function raised this."""
+    match error:
+        case Snooze():
+            return {
+                "outcome": SNOOZED,
+                "message": _message(error),
+                "delay": error.seconds,
+            }
+        case Cancel():
+            return {"outcome": CALLED_OFF, "message": _message(error)}
+        case Fenced():
+            return {"outcome": FENCED}
+        case Retry():
+            return {"outcome": FAILED, "delay": error.seconds, **_described(error)}
+    if _is_infrastructure(error):
+        return {"outcome": INTERRUPTED, **_described(error)}
+    task = discovery.tasks().get(path)
+    final = isinstance(task, JobTask) and not task.retries(error)
+    return {"outcome": FAILED, "final": final, **_described(error)}
+
+
+def _is_infrastructure(error: BaseException) -> bool:
+    """Whether the database got in the way: a deadlock, a conflict, a lost connection."""
+    if isinstance(error, InterfaceError):
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    if any(words in str(error) for words in _SQLITE_IN_THE_WAY):
+        return True
+    # PostgreSQL's five letters: 40 is a transaction rolled back, 08 a connection lost, 53
+    # no connection, memory or disk left, 57P a server that shuts down. None came if the
+    # connection broke before the answer.
+    state = getattr(error.__cause__, "sqlstate", "")
+    return state is None or str(state).startswith(("40", "08", "53", "57P"))
+
+
+_SQLITE_IN_THE_WAY = ("database is locked", "database or disk is full")
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return values.printable(str(error))
+    except Exception:  # noqa: BLE001 - its own __str__ is as foreign as the function
+        return "(its message could not be read)"
+
+
+def _described(error: BaseException) -> Report:
+    kind = type(error)
+    try:
+        # From the task function on: how the worker came to call it helps nobody.
+        frames = "".join(traceback.format_exception(kind, error, _beyond_us(error)))
+    except Exception:  # noqa: BLE001
+        frames = ""
+    return {
+        "exception": f"{kind.__module__}.{kind.__qualname__}",
+        "message": _message(error),
+        "traceback": values.printable(frames),
+    }
+
+
+def _beyond_us(error: BaseException) -> Any:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        if not frame.tb_frame.f_code.co_filename.startswith(_OURS):
+            return frame
+        frame = frame.tb_next
+    return frame
+
+
+_OURS = (__file__, Task.call.__code__.co_filename)
+
+
+def _leave_no_transaction(execution: Execution) -> None:
+    """The next job finds the connections as if it were the first."""
+    for connection in connections.all(initialized_only=True):
+        # An interruption may have come in the middle of a question to the database.
+        if connection.in_atomic_block or execution.interrupted:
+            connection.close()
+        else:
+            connection.close_if_unusable_or_obsolete()

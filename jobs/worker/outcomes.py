@@ -1,0 +1,52 @@
+"""Which arrow a job takes: by its child's report, or by how its child was killed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from jobs import lifecycle
+from jobs.errors import TimeLimit
+from jobs.lifecycle import Claim, Outcome
+from jobs.worker import executor
+from jobs.worker.children import STOP_SECONDS, Running
+
+logger = logging.getLogger("jobs.worker")
+
+
+def of_killed(running: Running) -> Outcome:
+    """The arrow of a job whose process was killed because it did not end when told to."""
+    claim = running.claim
+    if running.cancelled:
+        return lifecycle.called_off(
+            claim,
+            f"it was cancelled, and killed because it had not ended {STOP_SECONDS:.0f} s "
+            "later",
+        )
+    return lifecycle.failed(
+        claim,
+        exception=f"{TimeLimit.__module__}.{TimeLimit.__name__}",
+        message=f"it ran longer than its time limit of {claim.timeout} s, and was "
+        f"killed because it had not ended {STOP_SECONDS:.0f} s later",
+        traceback="",
+    )
+
+
+def of_report(claim: Claim, report: dict[str, Any]) -> Outcome | None:
+    """The arrow that a child's report takes; None if there is nothing left to record."""
+    match report["outcome"]:
+        case executor.SUCCEEDED:
+            return lifecycle.succeeded(claim, report["result"])
+        case executor.COMMITTED | executor.FENCED:
+            return None
+        case executor.SNOOZED:
+            return lifecycle.snoozed(claim, report["message"], report["delay"])
+        case executor.CALLED_OFF:
+            return lifecycle.called_off(claim, report["message"])
+    error = report["exception"], report["message"], report["traceback"]
+    logger.info("job %s raised %s", claim.job_id, report["exception"])
+    if report["outcome"] == executor.INTERRUPTED:
+        return lifecycle.interrupted(claim, *error)
+    return lifecycle.failed(
+        claim, *error, final=report.get("final", False), delay=report.get("delay")
+    )

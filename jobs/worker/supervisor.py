@@ -1,0 +1,630 @@
+"""The supervisor: one loop that claims, hands out, records, acknowledges.
+
+    a hint arrives ─▶ claim ─▶ hand to a child ─▶ its report ─▶ finish ─▶ acknowledge
+
+It never runs a job itself and never waits on the broker. A turn of the loop takes whatever
+has arrived by then, so a busy worker works in batches and an idle one starts at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import selectors
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    router,
+)
+
+from jobs import backoff, conf, crashpoints, lifecycle, relay, sql, transports
+from jobs.lifecycle import Claim, Outcome
+from jobs.models import Job, Queue
+from jobs.relay import Relay
+from jobs.statuses import Status
+from jobs.worker import child, outcomes
+from jobs.worker.child import Limits
+from jobs.worker.children import STOP_SECONDS, Child, Running
+from jobs.worker.consumer import ClaimingConsumer
+from jobs.worker.forkserver import Exited, ForkServer, Spawned
+from jobs.worker.lease import Lease
+
+logger = logging.getLogger("jobs.worker")
+
+#: The longest that the loop sleeps, in seconds.
+TURN_SECONDS = 1.0
+#: How often to look whether somebody cancelled what runs, in seconds.
+CANCELLED_SECONDS = 1.0
+#: How often to look for jobs that were claimed without our knowing, in seconds.
+FORGOTTEN_SECONDS = 10.0
+#: How long the last acknowledgements, records and goodbyes may take, in seconds.
+LAST_WORDS_SECONDS = 5.0
+#: How often to look for queues that are new, paused or resumed, in seconds.
+QUEUES_SECONDS = 2.0
+#: A loop that stood still, or had nobody to run a job, for this long is trouble, in seconds.
+STALLED_SECONDS = 15.0
+#: The queue that every worker knows, whether or not a job was ever saved to it.
+DEFAULT_QUEUE = "default"
+
+# Exit codes, after <sysexits.h>.
+OK = 0
+EX_SOFTWARE = 70
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+
+
+class Supervisor:
+    """Everything that `runworker` does once its arguments are known."""
+
+    def __init__(
+        self,
+        forkserver: ForkServer,
+        *,
+        queues: Sequence[str] | None,
+        processes: int,
+        limits: Limits,
+        grace: float,
+        burst: bool,
+    ) -> None:
+        self._forkserver = forkserver
+        self._chosen_queues = tuple(queues) if queues else None
+        self._processes = processes
+        self._threads = limits.threads
+        self._grace = grace
+        self._burst = burst
+
+        self._alias = router.db_for_write(Job)
+        self._children: dict[int, Child] = {}
+        self._spawning = 0
+        self._spawn_at = 0.0
+        self._spawn_delays = backoff.reconnect_delays()
+        self._unrecorded: list[Outcome] = []
+        self._database_at = 0.0
+        self._database_delays = backoff.reconnect_delays()
+        self._exit_code = OK
+        self._stop_at: float | None = None  # set once it stops: the grace ends then
+        # Set by signal handlers and other threads, looked at once a turn.
+        self._signals = 0
+        self._queues_at = 0.0
+        self._cancelled_at = 0.0
+        self._forgotten_at = 0.0
+        # For its health: when the loop last turned, and last had a child that can run jobs.
+        self._turned_at = self._able_at = time.monotonic()
+
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        self._selector.register(forkserver, selectors.EVENT_READ, self._hear_forkserver)
+
+        slots = processes * self._threads
+        configuration = conf.current()
+        self._queues, self._paused = self._look_at_queues()
+        self._lease = Lease(
+            seconds=configuration.lease_seconds,
+            slots=slots,
+            queues=self._chosen_queues or (),
+            trouble=self._trouble,
+        )
+        self._consumer = ClaimingConsumer(
+            transports.consumer(self._alias, prefetch=slots, wake=self._wake),
+            alias=self._alias,
+        )
+        self._relay: Relay | None = None
+
+    @property
+    def banner(self) -> str:
+        """What it consumes, from where, with how many slots."""
+        slots = self._processes * self._threads
+        kind = f"processes: {self._processes}, threads in each: {self._threads}"
+        paused = [f"{name} (paused)" for name in self._paused]
+        queues = ", ".join([*self._queues, *paused])
+        if self._chosen_queues is None:
+            queues += " (and every queue that appears)"
+        return (
+            f"worker {self._lease.worker_id} (process {os.getpid()})\n"
+            f"  consumes  {queues}\n"
+            f"  from      {self._consumer.transport}\n"
+            f"  with      {slots} slot{'s' * (slots != 1)} ({kind})\n"
+        )
+
+    def run(self) -> int:
+        """Work until told to stop, or until nothing is left in a burst; the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        # Or a signal would be handled, and the loop would sleep on.
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        transport = self._consumer.transport
+        self._lease.start()
+        transport.consume(self._queues)
+        transport.start()
+        if conf.current().uses_rabbitmq:
+            self._relay = relay.poll()
+        try:
+            while not self._is_over():
+                for key, _ in self._selector.select(self._patience()):
+                    key.data()
+                self._turn()
+        # A fault of ours. Whoever starts it anew finds everything in the rows.
+        except Exception:
+            logger.exception("the worker met what it did not expect, and ends")
+            self._exit_code = EX_SOFTWARE
+        finally:
+            self._shut_down()
+        return self._exit_code
+
+    # One turn of the loop.
+
+    def _turn(self) -> None:
+        self._turned_at = time.monotonic()
+        if any(each.slots for each in self._children.values()):
+            self._able_at = self._turned_at
+        self._heed_stops()
+        self._heed_the_lease()
+        self._heed_limits()
+        self._keep_children()
+        self._consumer.acknowledge_early()
+        if time.monotonic() < self._database_at:
+            return
+        try:
+            self._record()
+            self._release_forgotten()
+            self._heed_cancellations()
+            self._claim()
+            if self._burst and self._stop_at is None and self._nothing_is_left():
+                self._stop(self._grace, OK)
+            self._database_delays = backoff.reconnect_delays()
+            if self._database_at:
+                self._database_at = 0.0
+                logger.info("the database is back")
+        except (OperationalError, InterfaceError) as error:
+            if not self._database_at:
+                logger.warning(
+                    "the database does not answer, trying on: %s", str(error).strip()
+                )
+            self._database_at = time.monotonic() + next(self._database_delays)
+            connections[self._alias].close()
+            self._forgotten_at = 0.0
+            # Somebody else may reach it: what is not claimed yet goes back.
+            self._consumer.transport.pause()
+
+    def _record(self) -> None:
+        """Commit how jobs ended, and only then acknowledge their hints."""
+        if not self._unrecorded:
+            return
+        locked: list[Outcome] = []
+        try:
+            lifecycle.finish(self._unrecorded, patient=False)
+        except (OperationalError, InterfaceError) as error:
+            if not sql.is_locked(error):
+                raise
+            locked = self._record_what_is_not_locked()
+        except DatabaseError:
+            # One of them cannot be stored. The others must not wait for it.
+            self._record_one_by_one()
+        crashpoints.reach("finish_after_commit")
+        done = [outcome for outcome in self._unrecorded if outcome not in locked]
+        self._consumer.settle([outcome.claim.job_id for outcome in done])
+        crashpoints.reach("acknowledged")
+        self._unrecorded = locked
+
+    def _record_what_is_not_locked(self) -> list[Outcome]:
+        """The rest is tried again at the next turn: nobody else must wait for it."""
+        locked: list[Outcome] = []
+        for outcome in self._unrecorded:
+            try:
+                lifecycle.finish([outcome], patient=False)
+            except OperationalError as error:
+                if not sql.is_locked(error):
+                    raise
+                locked.append(outcome)
+        return locked
+
+    def _record_one_by_one(self) -> None:
+        for outcome in self._unrecorded:
+            try:
+                lifecycle.finish([outcome])
+            except (OperationalError, InterfaceError):
+                raise
+            except DatabaseError as error:
+                logger.exception(
+                    "job %s: its outcome was refused", outcome.claim.job_id
+                )
+                lifecycle.finish(
+                    [
+                        lifecycle.failed(
+                            outcome.claim,
+                            exception=f"{type(error).__module__}.{type(error).__name__}",
+                            message="the database refused to store how this job ended",
+                            traceback="",
+                        )
+                    ]
+                )
+
+    def _release_forgotten(self) -> None:
+        """Put back what was claimed when the answer to the COMMIT was lost.
+
+        Nobody here runs it, and as long as this worker lives nobody would rescue it.
+        """
+        now = time.monotonic()
+        if now < self._forgotten_at:
+            return
+        self._forgotten_at = now + FORGOTTEN_SECONDS
+        known = {i for each in self._children.values() for i in each.running}
+        known |= {outcome.claim.job_id for outcome in self._unrecorded}
+        forgotten = [
+            lifecycle.unheard(
+                Claim(
+                    job_id=job.pk,
+                    worker=self._lease.worker_id,
+                    attempt=job.attempt,
+                    task=job.task,
+                    args=[],
+                    kwargs={},
+                )
+            )
+            for job in Job.objects.using(self._alias)
+            .filter(worker=self._lease.worker_id, status=Status.RUNNING)
+            .exclude(pk__in=known)
+            .only("attempt", "task")
+        ]
+        if forgotten:
+            logger.warning("%d jobs were claimed without an answer", len(forgotten))
+            lifecycle.finish(forgotten)
+
+    def _claim(self) -> None:
+        """Fill the free slots with claimed jobs."""
+        transport = self._consumer.transport
+        if self._stop_at is not None or not self._lease.is_trusted:
+            transport.pause()
+            return
+        self._notice_queues()
+        if free := self._free_slots:
+            transport.resume()
+            try:
+                claims = self._consumer.claim(free, self._lease.worker_id)
+            except IntegrityError as error:
+                # A failover has lost this worker's row. Its lease makes it another one.
+                raise OperationalError(*error.args) from error
+            for claim in claims:
+                self._hand_out(claim)
+            if self._consumer.met_a_pause:
+                self._queues_at = 0.0  # look now: what was fetched of it is given back
+        elif self._consumer.has_waited_too_long():
+            transport.pause()
+
+    @property
+    def _free_slots(self) -> int:
+        return sum(each.free for each in self._children.values())
+
+    def _hand_out(self, claim: Claim) -> None:
+        chosen = max(self._children.values(), key=lambda each: each.free)
+        limit = math.inf if claim.timeout is None else claim.timeout
+        running = Running(claim, expires_at=time.monotonic() + limit)
+        chosen.running[claim.job_id] = running
+        logger.debug("job %s: attempt %d starts", claim.job_id, claim.attempt)
+        self._tell(
+            chosen,
+            {
+                "job": claim.job_id.hex,
+                "attempt": claim.attempt,
+                "worker": claim.worker.hex,
+                "task": claim.task,
+                "args": claim.args,
+                "kwargs": claim.kwargs,
+                "timeout": claim.timeout,
+            },
+        )
+        crashpoints.reach("job_handed_out")
+
+    def _tell(self, listener: Child, message: dict[str, Any]) -> None:
+        try:
+            listener.send(message)
+        except OSError:
+            # It has died, or does not read. Its end will be heard, and releases the job.
+            self._forkserver.kill(listener.pid)
+
+    def _nothing_is_left(self) -> bool:
+        if self._unrecorded or any(each.running for each in self._children.values()):
+            return False
+        due = Job.objects.using(self._alias).due().filter(queue__in=self._queues)
+        return not due.exists()
+
+    def _notice_queues(self) -> None:
+        """Those that are new, and those that were paused or resumed."""
+        if time.monotonic() >= self._queues_at:
+            self._queues_at = time.monotonic() + QUEUES_SECONDS
+            before = self._queues, self._paused
+            self._queues, self._paused = self._look_at_queues()
+            if before != (self._queues, self._paused):
+                if self._paused != before[1]:
+                    logger.info("paused queues: %s", ", ".join(self._paused) or "none")
+                self._consumer.transport.consume(self._queues)
+
+    def _look_at_queues(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those to consume, and those that would be if they were not paused."""
+        rows = Queue.objects.using(self._alias).values_list("name", "paused_at")
+        known = dict(rows)
+        names = self._chosen_queues or sorted({DEFAULT_QUEUE, *known})
+        return (
+            tuple(name for name in names if not known.get(name)),
+            tuple(name for name in names if known.get(name)),
+        )
+
+    # What runs too long, or was cancelled.
+
+    def _heed_limits(self) -> None:
+        """Tell a function whose time is over, and kill what does not end when told to."""
+        now = time.monotonic()
+        for each in self._children.values():
+            for running in each.running.values():
+                if now >= running.expires_at:
+                    running.expires_at = math.inf
+                    self._ask_to_end(each, running, "expire")
+                if now >= running.kill_at:
+                    self._kill(each)
+
+    def _heed_cancellations(self) -> None:
+        """Have what somebody cancelled end."""
+        now = time.monotonic()
+        if now < self._cancelled_at or not any(
+            each.running for each in self._children.values()
+        ):
+            return
+        self._cancelled_at = now + CANCELLED_SECONDS
+        cancelled = set(
+            Job.objects.using(self._alias)
+            .filter(worker=self._lease.worker_id, status=Status.RUNNING)
+            .exclude(cancel_requested_at=None)
+            .values_list("pk", flat=True)
+        )
+        for each in self._children.values():
+            for job_id in cancelled & each.running.keys():
+                running = each.running[job_id]
+                if not running.cancelled:
+                    running.cancelled = True
+                    self._ask_to_end(each, running, "cancel")
+
+    def _ask_to_end(self, busy: Child, running: Running, how: str) -> None:
+        running.kill_at = min(running.kill_at, time.monotonic() + STOP_SECONDS)
+        self._tell(busy, {how: running.claim.job_id.hex})
+
+    # Children.
+
+    def _keep_children(self) -> None:
+        """As many as there should be; with a pause if they keep dying at their start."""
+        staying = sum(not each.retiring for each in self._children.values())
+        missing = self._processes - staying - self._spawning
+        if self._stop_at is None and missing > 0 and time.monotonic() >= self._spawn_at:
+            for _ in range(missing):
+                self._forkserver.spawn()
+            self._spawning += missing
+
+    def _hear_forkserver(self) -> None:
+        try:
+            events = self._forkserver.events()
+        except EOFError as error:
+            logger.error("%s: stopping", error)
+            self._selector.unregister(self._forkserver)
+            for pid in list(self._children):
+                self._bury(Exited(pid, -signal.SIGKILL))
+            self._stop(0.0, EX_SOFTWARE)
+            return
+        for event in events:
+            if isinstance(event, Spawned):
+                self._spawning -= 1
+                started = Child(event.pid, event.channel)
+                started.channel.settimeout(STOP_SECONDS)
+                self._children[event.pid] = started
+                self._selector.register(
+                    started, selectors.EVENT_READ, lambda c=started: self._hear(c)
+                )
+            else:
+                self._bury(event)
+
+    def _hear(self, sender: Child) -> bool:
+        """Read a child's reports; False once there will be no more."""
+        if sender.fileno() < 0:
+            return False  # buried earlier in this very turn
+        try:
+            data = sender.channel.recv(1 << 20)
+        except OSError:
+            data = b""
+        if not data:
+            # Its end is reported by the fork server, with the reason.
+            if sender.fileno() in self._selector.get_map():
+                self._selector.unregister(sender)
+            return False
+        *lines, sender.unread = (sender.unread + data).split(b"\n")
+        for line in lines:
+            self._take_report(sender, child.decode(line))
+        return True
+
+    def _take_report(self, sender: Child, report: dict[str, Any]) -> None:
+        if report == child.READY:
+            sender.slots = self._threads
+            self._spawn_delays = backoff.reconnect_delays()
+            return
+        claim = sender.running.pop(UUID(report["job"])).claim
+        crashpoints.reach("report_received")
+        sender.retiring = sender.retiring or "retire" in report
+        if sender.retiring and not sender.running and not sender.dismissed:
+            sender.dismiss()
+        outcome = outcomes.of_report(claim, report)
+        if outcome is None:
+            self._consumer.settle([claim.job_id])
+        else:
+            self._unrecorded.append(outcome)
+
+    def _bury(self, ended: Exited) -> None:
+        """A child has died: its last reports count, what it still ran is lost."""
+        dead = self._children.pop(ended.pid, None)
+        if dead is None:
+            return
+        # Whatever it forked may hold the other end open: what is there is all there is.
+        dead.channel.setblocking(False)
+        while self._hear(dead):
+            pass
+        dead.channel.close()
+        if not dead.slots:
+            self._spawn_at = time.monotonic() + next(self._spawn_delays)
+        if ended.code < 0:
+            how = f"its process was killed by {signal.Signals(-ended.code).name}"
+        else:
+            how = f"its process exited with code {ended.code}"
+        if dead.running:
+            logger.warning("child %d: %s", ended.pid, how)
+        crashpoints.reach("child_buried")
+        now = time.monotonic()
+        for running in dead.running.values():
+            if now >= running.kill_at and dead.killed:
+                self._unrecorded.append(outcomes.of_killed(running))
+            elif dead.killed:
+                self._unrecorded.append(lifecycle.released(running.claim))
+            else:
+                self._unrecorded.append(lifecycle.lost(running.claim, how))
+
+    # The end.
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self._signals += 1
+
+    def _heed_stops(self) -> None:
+        failure = self._consumer.transport.failure()
+        if self._signals and self._stop_at in (None, math.inf):
+            logger.info("stopping: %.0f s for running jobs to end", self._grace)
+            self._stop(self._grace, OK)
+        elif self._signals > 1 and self._stop_at is not None:
+            self._stop_at = min(self._stop_at, time.monotonic())
+        elif failure is not None and self._stop_at is None:
+            logger.error("%s", failure)
+            self._stop(self._grace, EX_CONFIG)
+        elif self._lease.is_draining and self._stop_at is None:
+            logger.info("draining: it ends when the running jobs have ended")
+            self._stop(math.inf, OK)
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            for each in self._children.values():
+                self._kill(each)
+
+    def _heed_the_lease(self) -> None:
+        """Stop what others run, or may run soon: theirs must be the only attempt."""
+        lease = self._lease
+        for each in self._children.values():
+            if not lease.is_trusted or any(
+                running.claim.worker != lease.worker_id
+                for running in each.running.values()
+            ):
+                self._kill(each)
+
+    def _stop(self, grace: float, exit_code: int) -> None:
+        """Take nothing more; let what runs end, for `grace` seconds, which may be endless."""
+        self._stop_at = time.monotonic() + grace
+        self._exit_code = self._exit_code or exit_code
+        self._consumer.transport.pause()
+
+    def _kill(self, busy: Child) -> None:
+        """Its jobs are released once the kernel says that it is dead, not before."""
+        if busy.running and not busy.killed:
+            busy.killed = True
+            logger.warning(
+                "killing child %d with %d running jobs", busy.pid, len(busy.running)
+            )
+            self._forkserver.kill(busy.pid)
+
+    def _is_over(self) -> bool:
+        if self._stop_at is None:
+            return False
+        if not self._unrecorded and not any(c.running for c in self._children.values()):
+            return True
+        if time.monotonic() < self._stop_at + LAST_WORDS_SECONDS:
+            return False
+        logger.error(
+            "%d jobs ended and could not be recorded: they are run again once the lease "
+            "is over",
+            len(self._unrecorded),
+        )
+        self._exit_code = self._exit_code or EX_TEMPFAIL
+        return True
+
+    def _shut_down(self) -> None:
+        """In this order: children, then what they saved, then the acks, then the lease."""
+        self._dismiss_children()
+        if self._relay is not None:
+            self._relay.nudge()
+            self._relay.flush(2.0)
+            self._relay.stop()
+        self._consumer.transport.stop()
+        try:
+            self._lease.end()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("the lease runs out by itself: %s", str(error).strip())
+        connections[self._alias].close()
+
+    def _dismiss_children(self) -> None:
+        """A child ends by itself when its channel closes; those that do not are killed."""
+        for each in self._children.values():
+            if not each.dismissed:
+                each.dismiss()
+        deadline = time.monotonic() + LAST_WORDS_SECONDS
+        while self._children and (left := deadline - time.monotonic()) > 0:
+            ready = self._selector.select(left)
+            for key, _ in ready:
+                key.data()
+        self._forkserver.close()
+
+    # Health.
+
+    def _trouble(self) -> str:
+        """What keeps it from running jobs, in one sentence. Asked by the lease's thread."""
+        if self._stop_at is not None:
+            return ""
+        now = time.monotonic()
+        if (still := now - self._turned_at) > STALLED_SECONDS:
+            return f"its loop has stood still for {still:.0f} s"
+        if (unable := now - self._able_at) > STALLED_SECONDS:
+            return f"for {unable:.0f} s no child process has become ready to run jobs"
+        return self._consumer.transport.trouble()
+
+    # Waiting and waking.
+
+    def _patience(self) -> float:
+        """How long the loop may sleep if nothing happens, in seconds."""
+        now = time.monotonic()
+        moments = [self._database_at, self._spawn_at]
+        if self._stop_at is not None:
+            moments.append(self._stop_at)
+        moments += [
+            running.next_moment
+            for each in self._children.values()
+            for running in each.running.values()
+        ]
+        waits = [moment - now for moment in moments if moment > now]
+        waits.append(self._consumer.transport.poll_seconds or TURN_SECONDS)
+        if self._free_slots and (locked := self._consumer.patience) is not None:
+            waits.append(locked)
+        return max(0.0, min(waits))
+
+    def _wake(self) -> None:
+        """From any thread: have the loop take a turn."""
+        try:
+            os.write(self._wake_write, b".")
+        except BlockingIOError:
+            pass  # it has been told often enough
+
+    def _woken(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
