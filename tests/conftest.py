@@ -1,0 +1,317 @@
+"""Fixtures that more than one file of tests needs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import hypothesis
+import pika
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection
+from django.utils import timezone
+
+from jobs import conf, models, relay
+from jobs.models import Job, Worker
+from tests import services
+
+# The suite runs the same examples every time, and tells of the first that fails as it is.
+# `--hypothesis-profile=long` looks further, and makes what it finds as short as it can.
+hypothesis.settings.register_profile(
+    "suite",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    max_examples=120,
+    stateful_step_count=50,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.register_profile(
+    "long",
+    hypothesis.settings.get_profile("suite"),
+    derandomize=False,
+    phases=list(hypothesis.Phase),
+    max_examples=2000,
+    stateful_step_count=100,
+    print_blob=True,
+)
+hypothesis.settings.load_profile("suite")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class MakeJob(Protocol):
+    def __call__(self, task: str = ..., *args: Any, **fields: Any) -> Job: ...
+
+
+def eventually(
+    condition: Callable[[], Any], seconds: float = 30.0, what: str = ""
+) -> Any:
+    """Wait for the condition to hold, and return its value; fail at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not so within {seconds} s: {what or condition}")
+        time.sleep(0.02)
+    return value
+
+
+def a_moment_ago() -> datetime:
+    """Surely past: SQLite's own clock counts in milliseconds, and Python's in less."""
+    return timezone.now() - timedelta(seconds=1)
+
+
+def available(get: Callable[[], str]) -> str:
+    """The address of a service. Without it a laptop skips, and CI fails."""
+    try:
+        return get()
+    except services.Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(autouse=True)
+def no_queues_known() -> None:
+    """A test's database begins empty, and so must what the process remembers of it."""
+    models._known_queues.clear()
+
+
+@pytest.fixture
+def make_job(db: None) -> MakeJob:
+    """Save a job: of the task `echo`, unless another is named."""
+
+    def make(task: str = "tests.sample.tasks.echo", *args: Any, **fields: Any) -> Job:
+        job = Job(task=task, args=list(args), **fields)
+        job.save()
+        return job
+
+    return make
+
+
+@pytest.fixture
+def worker_row(db: None) -> Worker:
+    """A worker's row, with nobody behind it."""
+    return Worker.objects.create(
+        host="host", pid=1, slots=1, lease_until=timezone.now() + timedelta(minutes=1)
+    )
+
+
+@dataclass(kw_only=True)
+class Broker:
+    """RabbitMQ as the test under way uses it: under a prefix of its own."""
+
+    url: str
+    prefix: str
+
+    def channel(self) -> pika.adapters.blocking_connection.BlockingChannel:
+        return pika.BlockingConnection(pika.URLParameters(self.url)).channel()
+
+    def name(self, queue: str = "default") -> str:
+        return f"{self.prefix}.{queue}"
+
+    def count(self, queue: str = "default") -> int:
+        """Messages that are ready in the queue; none if there is no such queue."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        try:
+            declared = connection.channel().queue_declare(
+                self.name(queue), passive=True
+            )
+            return int(declared.method.message_count)
+        except pika.exceptions.ChannelClosedByBroker:
+            return 0
+        finally:
+            connection.close()
+
+    def put(self, body: bytes, queue: str = "default") -> None:
+        channel = self.channel()
+        channel.basic_publish("", self.name(queue), body)
+        channel.connection.close()
+
+    def purge(self, queue: str = "default") -> None:
+        channel = self.channel()
+        channel.queue_purge(self.name(queue))
+        channel.connection.close()
+
+    def delete(self, *queues: str) -> None:
+        channel = self.channel()
+        for queue in queues:
+            channel.queue_delete(self.name(queue))
+        channel.connection.close()
+
+
+def use_broker(settings: Any, url: str) -> Iterator[Broker]:
+    """Have this process, and the workers that it starts, use the broker at `url`."""
+    broker = Broker(url=url, prefix=f"test-{secrets.token_hex(4)}")
+    settings.JOBS = settings.JOBS | {"RABBITMQ_URL": url, "PREFIX": broker.prefix}
+    yield broker
+    relay.flush()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    return available(services.rabbitmq_url)
+
+
+@pytest.fixture
+def broker(rabbitmq_url: str, settings: Any) -> Iterator[Broker]:
+    """A real RabbitMQ carries the jobs of this test."""
+    for broker in use_broker(settings, rabbitmq_url):
+        yield broker
+        try:
+            names = [*models.Queue.objects.names(), "default"]
+        except RuntimeError:  # a test without a database
+            names = ["default"]
+        broker.delete(*names)
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[services.RabbitMQNode]:
+    """A RabbitMQ node of our own, which may be stopped and killed."""
+    try:
+        node = services.RabbitMQNode().start()
+    except services.Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def own_broker(node: services.RabbitMQNode, settings: Any) -> Iterator[Broker]:
+    """The jobs of this test go through the node that may be stopped and killed."""
+    yield from use_broker(settings, node.url)
+
+
+@pytest.fixture(params=["database", "rabbitmq"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each transport in turn: what holds for one holds for the other."""
+    if request.param == "rabbitmq":
+        request.getfixturevalue("broker")
+    return str(request.param)
+
+
+@dataclass
+class WorkerProcess:
+    """A real `runworker`, and what it has printed so far."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def says(self, text: str, seconds: float = 60.0) -> None:
+        def said() -> bool:
+            if text not in self.output and self.process.poll() is not None:
+                pytest.fail(f"it ended without saying {text!r}:\n{self.output}")
+            return text in self.output
+
+        eventually(said, seconds, f"the worker says {text!r}")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 20.0) -> int:
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+
+@dataclass
+class Site:
+    """Starts processes of the project against this test's database and broker."""
+
+    directory: Path
+    started: list[WorkerProcess] = field(default_factory=list)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        configuration = conf.current()
+        return {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "DATABASE_URL": database_url(),
+            "JOBS_TEST_TRANSPORT_URL": configuration.rabbitmq_url,
+            "JOBS_PREFIX": configuration.prefix,
+            "JOBS_LEASE_SECONDS": str(configuration.lease_seconds),
+            "JOBS_QUEUE_TYPE": configuration.queue_type,
+            "LOG_LEVEL": "DEBUG",
+            **more,
+        }
+
+    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a manage.py command to its end."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def worker(self, *options: str, ready: bool = True, **more: str) -> WorkerProcess:
+        """Start a worker of one slot, unless `options` say otherwise."""
+        log = self.directory / f"worker-{len(self.started)}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", "runworker", "--processes=1", *options],
+                cwd=ROOT,
+                env=self.environment(**more),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        worker = WorkerProcess(process, log)
+        self.started.append(worker)
+        if ready:
+            worker.says("slot")
+        return worker
+
+
+def database_url() -> str:
+    """The test database, for a process of its own."""
+    database = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{database['NAME']}"
+    user, password = database["USER"], database["PASSWORD"]
+    host, port = database["HOST"] or "127.0.0.1", database["PORT"] or 5432
+    return f"postgres://{user}:{password}@{host}:{port}/{database['NAME']}"
+
+
+@pytest.fixture
+def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
+    """Processes of the project; those that a test leaves running are ended after it."""
+    assert django_settings.DATABASES
+    site = Site(tmp_path)
+    yield site
+    for worker in site.started:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def status_of(job: Job) -> str:
+    return Job.objects.values_list("status", flat=True).get(pk=job.pk)
+
+
+def ends_as(job: Job, status: str, seconds: float = 30.0) -> Job:
+    """Wait until the job has this status, and read it."""
+    eventually(lambda: status_of(job) == status, seconds, f"{job} is {status}")
+    job.refresh_from_db()
+    return job

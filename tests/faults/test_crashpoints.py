@@ -1,0 +1,264 @@
+"""Every gap between two durable steps: end or stop a process there, and nothing is amiss.
+
+Many gaps at once: each has a queue, jobs and an armed process of its own. Once every process
+has met its fate, one worker that is well finds what they left behind.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from django.contrib.auth.models import Group
+from django.utils import timezone
+from pytest_django import Settings
+
+from jobs import conf, crashpoints, lifecycle
+from jobs.models import Job, Queue, Worker
+from jobs.statuses import FINISHED, Status
+from tests.conftest import (
+    ROOT,
+    Broker,
+    MakeJob,
+    Site,
+    a_moment_ago,
+    database_url,
+    eventually,
+)
+from tests.proxy import Proxy
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
+
+SAMPLE = "tests.sample.tasks"
+LEASE = 2
+LONG_AGO = timezone.now() - timedelta(days=30)
+
+#: What happens there. "cut" freezes the process, resets its connections and wakes it.
+ACTIONS = ("kill", "stop", "raise", "cut")
+
+
+@dataclass
+class Gap:
+    """One crash point, and all that belongs to it."""
+
+    point: str
+    action: str
+    site: Site
+    process: subprocess.Popen[bytes] | None = None
+    proxies: list[Proxy] = field(default_factory=list)
+
+    @property
+    def queue(self) -> str:
+        return self.point.replace("_", "-")
+
+    @property
+    def directory(self) -> Path:
+        return self.site.directory
+
+    @property
+    def evidence(self) -> Path:
+        return self.directory / f"{self.point}.evidence"
+
+    @property
+    def marker(self) -> Path:
+        return self.directory / f"{self.point}.reached"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    @property
+    def is_reached(self) -> bool:
+        return self.marker.exists() and bool(self.marker.read_text())
+
+    def bait(self, make_job: MakeJob) -> None:
+        """Save jobs of every kind that an armed process may need to get there."""
+        make_job(f"{SAMPLE}.book", self.point, queue=self.queue)
+        make_job(f"{SAMPLE}.write", str(self.evidence), "ran", queue=self.queue)
+        if self.point == "child_buried":
+            mark = str(self.directory / "died")
+            make_job(f"{SAMPLE}.die_once", mark, queue=self.queue)
+        if self.point.startswith("prune"):
+            finished_long_ago([make_job(queue="prune") for _ in range(3)])
+        if self.point.startswith("rescue"):
+            orphan = make_job(f"{SAMPLE}.book", self.point, queue=self.queue)
+            lifecycle.claim([orphan.pk], somebody(a_moment_ago()).pk)
+
+    def start(self) -> None:
+        """Start what will get there: a worker of this queue alone, or a command."""
+        if self.point.startswith("save"):
+            command = ["newjob", f"{SAMPLE}.book", self.point, f"--queue={self.queue}"]
+        elif self.point.startswith("prune"):
+            command = ["prunejobs"]
+        else:
+            command = ["runworker", "--processes=1", f"--queues={self.queue}"]
+        with (self.directory / f"{self.point}.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", *command],
+                cwd=ROOT,
+                env=self.site.environment(**self._armed()),
+                stdout=log,
+                stderr=log,
+            )
+
+    def meet(self) -> None:
+        """Wait until it is there; if it froze, let it be for a while, and wake it."""
+        deadline = time.monotonic() + 90
+        while not self.is_reached and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not self.is_reached or self.action in ("kill", "raise"):
+            return
+        frozen = psutil.Process(int(self.marker.read_text()))
+        while frozen.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
+        if self.action == "stop":
+            time.sleep(1.5 * LEASE + 0.5)
+        for proxy in self.proxies:
+            proxy.cut()
+        frozen.send_signal(signal.SIGCONT)
+
+    def dismiss(self) -> None:
+        """It may end now, if it lives and is able to."""
+        if self.process:
+            self.process.terminate()
+
+    def end(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        for proxy in self.proxies:
+            proxy.close()
+
+    def _armed(self) -> dict[str, str]:
+        action = "stop" if self.action == "cut" else self.action
+        environment = {
+            "JOBS_CRASHPOINT": f"{self.point}:{action}:{self.marker}",
+            "JOBS_PUBLISH_ON_SAVE": "1" if self.point.startswith("save") else "0",
+        }
+        if self.action == "cut":
+            environment["JOBS_TEST_TRANSPORT_URL"] = self._proxied(
+                conf.current().rabbitmq_url
+            )
+            environment["DATABASE_URL"] = self._proxied(database_url())
+        return environment
+
+    def _proxied(self, url: str) -> str:
+        if (port := urlsplit(url).port) is None:
+            return url  # a file
+        proxy = Proxy(port)
+        self.proxies.append(proxy)
+        return url.replace(f":{port}", f":{proxy.port}")
+
+
+def somebody(lease_until: datetime) -> Worker:
+    return Worker.objects.create(host="host", pid=1, slots=1, lease_until=lease_until)
+
+
+@pytest.fixture
+def no_publishing_here(broker: Broker, settings: Settings) -> None:
+    """Only workers publish: or none of theirs would ever find a row to publish."""
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": LEASE, "PUBLISH_ON_SAVE": False}
+
+
+def finished_long_ago(jobs: list[Job]) -> None:
+    soon = timezone.now() + timedelta(minutes=1)
+    claims = lifecycle.claim([job.pk for job in jobs], somebody(soon).pk)
+    lifecycle.finish([lifecycle.succeeded(claim, None) for claim in claims])
+    # Those that were claimed: a relay that marks a row just now has it locked.
+    Job.objects.filter(pk__in=[claim.job_id for claim in claims]).update(
+        finished_at=LONG_AGO
+    )
+
+
+@pytest.mark.usefixtures("no_publishing_here")
+@pytest.mark.parametrize("action", ACTIONS)
+def test_whatever_happens_between_two_steps_nothing_is_lost_and_nothing_twice(
+    make_job: MakeJob, site: Site, broker: Broker, action: str
+) -> None:
+    gaps = [Gap(point, action, site) for point in crashpoints.NAMES]
+    try:
+        # Who looks for orphans, or for rows to publish, leaves none to the others: those
+        # who are to find some are by themselves.
+        rescuers = [gap for gap in gaps if gap.point.startswith("rescue")]
+        relays = [gap for gap in gaps if gap.point.startswith("relay")]
+        rest = [gap for gap in gaps if gap not in (*rescuers, *relays)]
+        for some in (rescuers, relays, rest[::2], rest[1::2]):
+            for gap in some:
+                gap.bait(make_job)
+                gap.start()
+            meet_their_fate(some, make_job)
+            # Each worker has four connections, and a PostgreSQL by default a hundred in all.
+            for gap in some:
+                gap.dismiss()
+        site.worker("--processes=2", JOBS_PUBLISH_ON_SAVE="0")
+        eventually(
+            lambda: not Job.objects.exclude(status__in=FINISHED).exists(),
+            60,
+            f"all jobs have ended, of {Counter(Job.objects.values_list('status'))}",
+        )
+        # What was frozen is awake by now, and has had its chance to do harm.
+        time.sleep(LEASE)
+        accounts_are_in_order(gaps)
+        queues = Queue.objects.names()
+        eventually(
+            lambda: not any(broker.count(queue) for queue in queues),
+            15,
+            "no hint is left",
+        )
+        assert site.run("prunejobs").returncode == 0
+        assert not Job.objects.filter(finished_at=LONG_AGO).exists()
+    finally:
+        for gap in gaps:
+            gap.end()
+
+
+def meet_their_fate(gaps: list[Gap], make_job: MakeJob) -> None:
+    """Wait until every armed process got to its point, and what is frozen there is woken."""
+    # By a thread: on SQLite somebody may be frozen who keeps us, too, from saving a job.
+    wakers = ThreadPoolExecutor(len(gaps))
+    fates = [wakers.submit(gap.meet) for gap in gaps]
+    wakers.shutdown(wait=False)
+    while wait(fates, timeout=3).not_done:
+        # Somebody else's relay was faster, or published all that there was.
+        for gap in gaps:
+            if not gap.is_reached:
+                gap.bait(make_job)
+                if gap.has_ended:
+                    gap.start()
+    missed = [gap.point for gap in gaps if not gap.is_reached]
+    assert not missed
+
+
+def accounts_are_in_order(gaps: list[Gap]) -> None:
+    ends = Counter(Job.objects.values_list("task", "status"))
+    assert {status for _task, status in ends} == {Status.SUCCEEDED}, ends
+
+    # An atomic job's write is there exactly once; a job that was not saved left none.
+    booked = Job.objects.filter(task=f"{SAMPLE}.book").values_list("args", flat=True)
+    written = [
+        re.sub(" .*", "", name) for name in Group.objects.values_list("name", flat=True)
+    ]
+    assert Counter(written) == Counter(entry for (entry,) in booked)
+
+    # Every other job ran at least once.
+    for gap in gaps:
+        ran = gap.evidence.read_text().count("ran")
+        assert (
+            ran >= Job.objects.filter(task=f"{SAMPLE}.write", queue=gap.queue).count()
+        )
+
+    # Every attempt is accounted for: those that did not succeed have rows, without a gap.
+    for job in Job.objects.exclude(queue="prune").prefetch_related("attempts"):
+        numbers = sorted(attempt.number for attempt in job.attempts.all())
+        assert numbers == list(range(1, job.attempt)), job

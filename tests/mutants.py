@@ -1,0 +1,441 @@
+"""Broken builds: each must be caught by the tests that are there to catch it.
+
+    python -m tests.mutants [NAME …]
+
+Each mutant is a mistake that would break a promise, and that somebody might make. One after
+the other is made in a copy of the working tree, and the few tests that must find it are run
+there. A mutant that survives is a gap in the tests, and so is one that only makes them hang.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from tests import services
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: How long one run of tests may take, in seconds.
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """One mistake: in `file`, where `whole` stands exactly once, stands `broken`."""
+
+    name: str
+    file: str
+    whole: str
+    broken: str
+    #: At least one of them must fail.
+    tests: tuple[str, ...]
+    #: Where they run. PostgreSQL only where SQLite, with its one writer, cannot show it.
+    database: str = "sqlite"
+
+
+MUTANTS = (
+    # A status is written once.
+    Mutant(
+        name="finish-without-attempt",
+        file="jobs/lifecycle.py",
+        whole="               AND jobs_job.attempt = batch.attempt\n",
+        broken="",
+        tests=("tests/test_lifecycle.py::test_a_stale_attempt_changes_nothing",),
+    ),
+    Mutant(
+        name="finish-without-status",
+        file="jobs/lifecycle.py",
+        whole="               AND jobs_job.status = 'running'\n",
+        broken="",
+        tests=("tests/test_lifecycle.py::test_an_attempt_ends_once",),
+    ),
+    Mutant(
+        name="claim-without-status",
+        file="jobs/lifecycle.py",
+        whole="""
+                         AND status = 'queued' AND run_after <= {now}
+                         AND queue NOT IN (SELECT name FROM jobs_queue
+                                            WHERE paused_at IS NOT NULL) {skip_locked})
+           AND status = 'queued'
+""",
+        broken="""
+                         AND run_after <= {now}
+                         AND queue NOT IN (SELECT name FROM jobs_queue
+                                            WHERE paused_at IS NOT NULL) {skip_locked})
+""",
+        tests=("tests/test_lifecycle.py::test_a_running_job_cannot_be_claimed_again",),
+    ),
+    Mutant(
+        name="cancel-does-not-stick",
+        file="jobs/lifecycle.py",
+        whole="CASE WHEN cancel_requested_at IS NULL OR batch.status = 'succeeded'",
+        broken="CASE WHEN TRUE",
+        tests=("tests/test_cancelling.py::TestItSticks",),
+    ),
+    Mutant(
+        name="fence-ignored",
+        file="jobs/context.py",
+        whole="if not lifecycle.finish([lifecycle.succeeded(self.claim, result)]):",
+        broken="if lifecycle.finish([lifecycle.succeeded(self.claim, result)]) is None:",
+        tests=(
+            "tests/test_options.py::TestAtomic::"
+            "test_its_writes_are_undone_when_its_job_is_somebody_elses[database]",
+        ),
+        database="postgresql",
+    ),
+    Mutant(
+        name="fence-after-the-commit",
+        file="jobs/worker/executor.py",
+        whole="            execution.complete(_call(task, execution))\n",
+        broken="            result = _call(task, execution)\n"
+        "        execution.complete(result)\n"
+        "        if True:\n",
+        tests=(
+            "tests/test_options.py::TestAtomic::"
+            "test_its_writes_are_undone_when_its_job_is_somebody_elses[database]",
+        ),
+        database="postgresql",
+    ),
+    # A hint is acknowledged after the commit, and published after the commit.
+    Mutant(
+        name="acknowledge-on-receipt",
+        file="jobs/worker/consumer.py",
+        whole="                fetched = self.transport.fetch(limit)\n",
+        broken="                fetched = self.transport.fetch(limit)\n"
+        "                self.transport.acknowledge(fetched)\n",
+        tests=(
+            "tests/faults/test_worker.py::"
+            "test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before",
+        ),
+    ),
+    Mutant(
+        name="acknowledge-before-the-finish",
+        file="jobs/worker/supervisor.py",
+        whole="        try:\n            lifecycle.finish(self._unrecorded)\n",
+        broken="        self._consumer.settle([o.claim.job_id for o in self._unrecorded])\n"
+        "        try:\n            lifecycle.finish(self._unrecorded)\n",
+        tests=(
+            "tests/faults/test_worker.py::"
+            "test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before",
+        ),
+    ),
+    Mutant(
+        name="publish-before-the-commit",
+        file="jobs/signals.py",
+        whole="transaction.on_commit(_send, using=using)",
+        broken="_send()",
+        tests=(
+            "tests/test_job.py::test_a_rolled_back_save_leaves_no_row_and_wakes_nobody",
+        ),
+    ),
+    # No hint is lost unnoticed. Healing would hide the first two, as mere slowness: their
+    # tests ask the publisher itself.
+    Mutant(
+        name="not-mandatory",
+        file="jobs/transports/rabbitmq.py",
+        whole="mandatory=True",
+        broken="mandatory=False",
+        tests=(
+            "tests/test_rabbitmq.py::TestPublishing::test_a_deleted_queue_is_declared_again",
+        ),
+    ),
+    Mutant(
+        name="confirms-not-waited-for",
+        file="jobs/transports/rabbitmq.py",
+        whole="        receipt = batch.receipt\n",
+        broken="        return Receipt(confirmed=list(hints))\n",
+        tests=(
+            "tests/test_rabbitmq.py::TestPublishing::test_a_full_queue_confirms_nothing",
+        ),
+    ),
+    Mutant(
+        name="no-healing",
+        file="jobs/relay.py",
+        whole="                    self._heal()\n",
+        broken="",
+        tests=(
+            "tests/test_rescue.py::TestLostHints::"
+            "test_b13_hints_of_a_purged_queue_are_published_again",
+        ),
+    ),
+    Mutant(
+        name="misses-are-put-back",
+        file="jobs/worker/consumer.py",
+        whole="waiting = self._waiting(d.job_id for d in missed) if missed else {}",
+        broken="waiting = {delivery.job_id: True for delivery in missed}",
+        tests=(
+            "tests/faults/test_broker.py::"
+            "test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten",
+        ),
+    ),
+    Mutant(
+        name="busy-requeues-in-a-hot-loop",
+        file="jobs/worker/supervisor.py",
+        whole="        elif self._consumer.has_waited_too_long():\n"
+        "            transport.pause()\n",
+        broken="        else:\n"
+        "            transport.pause()\n"
+        "            transport.resume()\n",
+        tests=(
+            "tests/test_worker_faults.py::"
+            "test_a_busy_worker_gives_back_what_it_cannot_start_and_rests",
+        ),
+    ),
+    # Whose a job is.
+    Mutant(
+        name="no-rescue",
+        file="jobs/worker/lease.py",
+        whole="                rescuer.rescue()\n",
+        broken="",
+        tests=(
+            "tests/test_rescue.py::TestWorkers::"
+            "test_w3_the_job_of_a_killed_worker_runs_at_another[database]",
+        ),
+    ),
+    Mutant(
+        name="lapsed-lease-is-renewed",
+        file="jobs/worker/lease.py",
+        whole="row.live().update(lease_until=",
+        broken="row.update(lease_until=",
+        tests=(
+            "tests/test_rescue.py::TestWorkers::"
+            "test_w27_a_worker_kills_what_it_runs_before_others_may_start_it[database]",
+        ),
+    ),
+    Mutant(
+        name="one-id-for-a-host",
+        file="jobs/worker/lease.py",
+        whole="        worker.save(force_insert=True)\n",
+        broken="        import uuid\n"
+        "        worker.id = uuid.uuid5(uuid.NAMESPACE_DNS, worker.host)\n"
+        "        worker._state.adding = False\n"
+        "        worker.save()\n",
+        tests=(
+            "tests/test_rescue.py::TestWorkers::"
+            "test_w3_the_job_of_a_killed_worker_runs_at_another[database]",
+        ),
+    ),
+    Mutant(
+        name="lease-by-the-workers-clock",
+        file="jobs/worker/lease.py",
+        whole="        renewed = row.live().update(lease_until=Now() + self._length,",
+        broken="        from django.utils import timezone\n"
+        "        now = timezone.now()\n"
+        "        renewed = row.live().update(lease_until=now + self._length,",
+        tests=("tests/faults/test_worker.py::test_w26_no_clock_of_a_worker_is_asked",),
+    ),
+    Mutant(
+        name="rescue-by-the-workers-clock",
+        file="jobs/rescuer.py",
+        whole="    orphans = Job.objects.using(alias).filter(\n"
+        "        status=Status.RUNNING, worker__lease_until__lte=Now()\n",
+        broken="    from django.utils import timezone\n"
+        "    orphans = Job.objects.using(alias).filter(\n"
+        "        status=Status.RUNNING, worker__lease_until__lte=timezone.now()\n",
+        tests=("tests/faults/test_worker.py::test_w26_no_clock_of_a_worker_is_asked",),
+    ),
+    Mutant(
+        name="no-trust-window",
+        file="jobs/worker/supervisor.py",
+        whole="if not lease.is_trusted or any(",
+        broken="if any(",
+        tests=(
+            "tests/faults/test_network.py::"
+            "test_n2_a_worker_cut_off_from_the_database_stops_its_jobs_in_time",
+        ),
+        database="postgresql",
+    ),
+    # What the end of a process means.
+    Mutant(
+        name="released-before-it-is-dead",
+        file="jobs/worker/supervisor.py",
+        whole="            busy.killed = True\n",
+        broken="            busy.killed = True\n"
+        "            ended = [running.claim for running in busy.running.values()]\n"
+        "            self._unrecorded += map(lifecycle.released, ended)\n",
+        tests=(
+            "tests/faults/test_worker.py::"
+            "test_w10_a_job_is_released_when_its_process_is_dead_and_not_before",
+        ),
+    ),
+    Mutant(
+        name="killed-is-success",
+        file="jobs/worker/supervisor.py",
+        whole="lifecycle.lost(running.claim, how)",
+        broken="lifecycle.succeeded(running.claim, None)",
+        tests=(
+            "tests/test_worker.py::"
+            "test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on"
+            "[database]",
+        ),
+    ),
+    Mutant(
+        name="losses-without-a-budget",
+        file="jobs/lifecycle.py",
+        whole="again = claim.losses + 1 < MAX_LOSSES",
+        broken="again = True",
+        tests=(
+            "tests/test_lifecycle.py::"
+            "test_a_job_whose_process_died_three_times_is_failed",
+        ),
+    ),
+    Mutant(
+        name="children-outlive-the-fork-server",
+        file="jobs/worker/forkserver.py",
+        whole="            _end_with_parent(server)\n",
+        broken="",
+        tests=(
+            "tests/faults/test_worker.py::"
+            "test_w4_children_end_with_the_process_that_forked_them",
+        ),
+    ),
+    Mutant(
+        name="children-outlive-the-supervisor",
+        file="jobs/worker/forkserver.py",
+        whole="            if not data:\n                break\n",
+        broken="            if not data:\n"
+        "                selector.unregister(control)\n"
+        "                continue\n",
+        tests=(
+            "tests/test_worker.py::"
+            "test_no_process_is_left_behind_when_the_supervisor_is_killed[database]",
+        ),
+    ),
+)
+
+
+def main(names: list[str]) -> int:
+    """Run the mutants of these names, or all; how many were not caught, as an exit code."""
+    unknown = set(names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        say(f"no such mutant: {', '.join(sorted(unknown))}. There are:")
+        say(*(f"  {mutant.name}" for mutant in MUTANTS))
+        return 2
+    chosen = [mutant for mutant in MUTANTS if mutant.name in names or not names]
+    say("the same tests on the whole build")
+    for database in dict.fromkeys(mutant.database for mutant in chosen):
+        tests = [t for m in chosen if m.database == database for t in m.tests]
+        with copied_tree() as tree:
+            output = run_tests(tree, database, dict.fromkeys(tests))
+        if output is None or not re.search(r"^\d+ passed in ", output, re.MULTILINE):
+            say(output or "", "They must all pass, and none may be skipped.")
+            return 1
+    verdicts = []
+    for mutant in chosen:
+        begun = time.monotonic()
+        verdict, detail = verdict_on(mutant)
+        took = time.monotonic() - begun
+        say(f"{verdict} {mutant.name} ({took:.0f} s)", f"    {detail}")
+        verdicts.append((mutant.name, verdict, detail.partition(" - ")[0]))
+    say("", "| mutant | verdict | by |", "|---|---|---|")
+    say(*(f"| {' | '.join(row)} |" for row in verdicts))
+    missed = sum(verdict != "caught" for _, verdict, _ in verdicts)
+    say("", f"{len(verdicts) - missed} of {len(verdicts)} caught")
+    return 1 if missed else 0
+
+
+def verdict_on(mutant: Mutant) -> tuple[str, str]:
+    """Make the mistake, run the tests; the verdict, and which test failed and how."""
+    with copied_tree() as tree:
+        file = tree / mutant.file
+        source = file.read_text()
+        if (found := source.count(mutant.whole)) != 1:
+            return "STALE", (
+                f"what it replaces is {found} times in {mutant.file}, and must be there "
+                "once: keep the mutant in step with the code"
+            )
+        file.write_text(source.replace(mutant.whole, mutant.broken))
+        compile(file.read_text(), str(file), "exec")
+        output = run_tests(tree, mutant.database, mutant.tests)
+    if output is None or "from pytest-timeout" in output:
+        return "TIMED OUT", "no test failed, they hung"
+    if failed := re.search(r"^FAILED (.+)$", output, re.MULTILINE):
+        return "caught", failed[1]
+    return "SURVIVED", output.strip().rpartition("\n")[2]
+
+
+@contextlib.contextmanager
+def copied_tree() -> Iterator[Path]:
+    """The working tree as it is, without what git ignores, for as long as it is needed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    with tempfile.TemporaryDirectory(
+        prefix="jobsite-mutant-", ignore_cleanup_errors=True
+    ) as directory:
+        tree = Path(directory).resolve()
+        for name in listed.stdout.split("\0"):
+            if (ROOT / name).is_file():  # git also names those that were deleted
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, tree / name)
+        try:
+            yield tree
+        finally:
+            end_processes_in(tree)
+
+
+def run_tests(tree: Path, database: str, tests: Iterable[str]) -> str | None:
+    """Run these tests up to the first that fails; what they print, None if they hung."""
+    url = f"sqlite:///{tree}/db.sqlite3"
+    if database == "postgresql":
+        url = urlsplit(services.postgresql_url())._replace(path="/mutants").geturl()
+    # In CI a test whose service is missing fails, and is not skipped.
+    environ = os.environ | {
+        "CI": "1",
+        "DATABASE_URL": url,
+        "JOBS_TEST_RABBITMQ_URL": services.rabbitmq_url(),
+    }
+    options = ["-q", "-rf", "--exitfirst", "--tb=short", "-p", "no:cacheprovider"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *options, *tests],
+        cwd=tree,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        return process.communicate(timeout=PATIENCE)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None
+
+
+def end_processes_in(tree: Path) -> None:
+    """Kill what a broken build left behind: its processes are at home in its tree."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(tree):
+                process.kill()
+
+
+def say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except services.Missing as missing:
+        sys.exit(f"tests.mutants: {missing}")

@@ -1,0 +1,85 @@
+"""What can be wrong at start, and what is said then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.db import connection
+
+from jobs import conf
+from jobs.errors import ConfigurationError
+
+
+def messages() -> list[str]:
+    return [f"{each.id} {each.msg}" for each in run_checks(tags=["jobs"])]
+
+
+def test_the_site_as_it_is_has_nothing_to_complain_of() -> None:
+    assert messages() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"PREFX": "a"}, "JOBS has no key 'PREFX' (did you mean 'PREFIX'?)"),
+        ({"SPEED": 9}, "JOBS has no key 'SPEED' (known: RABBITMQ_URL, PREFIX"),
+        ({"PREFIX": 5}, "JOBS['PREFIX'] is 5, and must be a str"),
+        ({"PREFIX": "a b"}, "JOBS['PREFIX'] is 'a b', and must be 1 to 64"),
+        ({"QUEUE_TYPE": "stream"}, "must be one of classic, quorum"),
+        ({"LEASE_SECONDS": 1}, "JOBS['LEASE_SECONDS'] is 1, and must be 2 to 3600"),
+        ({"LEASE_SECONDS": True}, "JOBS['LEASE_SECONDS'] is True, and must be a int"),
+        (
+            {"PUBLISH_ON_SAVE": "no"},
+            "JOBS['PUBLISH_ON_SAVE'] is 'no', and must be a bool",
+        ),
+        (
+            {"KEEP_SUCCEEDED_DAYS": -1},
+            "JOBS['KEEP_SUCCEEDED_DAYS'] is -1, and must be 1 to 36500, or 0 to keep for ever",
+        ),
+        (
+            {"KEEP_FAILED_DAYS": 36501},
+            "JOBS['KEEP_FAILED_DAYS'] is 36501, and must be 1 to 36500, or 0 to keep",
+        ),
+        (
+            {"KEEP_FAILED_DAYS": None},
+            "JOBS['KEEP_FAILED_DAYS'] is None, and must be a int",
+        ),
+        (
+            {"RABBITMQ_URL": "http://u:secret@h"},
+            "it must begin with amqp:// or amqps://",
+        ),
+    ],
+    ids=str,
+)
+def test_a_setting_that_cannot_be_used_is_an_error(
+    setting: dict[str, Any], sentence: str, settings: Any
+) -> None:
+    settings.JOBS = setting
+
+    (message,) = messages()
+
+    assert message.startswith("jobs.E001 ")
+    assert sentence in message
+    assert "secret" not in message
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"PREFIX.*; .*QUEUE_TYPE"):
+        conf.load({"PREFIX": "", "QUEUE_TYPE": ""})
+
+
+@pytest.mark.sqlite
+def test_sqlite_that_would_lock_itself_out_is_warned_of(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+
+    assert [each.partition(" ")[0] for each in messages()] == ["jobs.W001"]
+
+
+def test_tasks_that_would_go_elsewhere_are_warned_of(settings: Any) -> None:
+    settings.TASKS = {}
+
+    assert "jobs.W002 TASKS names no jobs.backend.JobsBackend" in messages()

@@ -1,0 +1,266 @@
+"""The arrows of the state diagram, on whichever database the suite runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from jobs import lifecycle
+from jobs.lifecycle import Claim
+from jobs.models import Attempt, Job, Worker
+from tests.conftest import MakeJob
+
+pytestmark = pytest.mark.django_db
+
+
+def claim_one(job: Job, worker: Worker) -> Claim:
+    (claim,) = lifecycle.claim([job.id], worker.id)
+    return claim
+
+
+def failure(claim: Claim) -> lifecycle.Outcome:
+    return lifecycle.failed(claim, "builtins.ValueError", "bad luck", "Traceback …")
+
+
+def test_a_claimed_job_is_running_under_its_workers_name(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job()
+
+    claim = claim_one(job, worker_row)
+
+    job.refresh_from_db()
+    assert (job.status, job.worker_id, job.attempt) == ("running", worker_row.id, 1)
+    assert claim.attempt == 1
+    assert job.started_at is not None
+
+
+def test_a_claim_brings_the_arguments_as_they_were_saved(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    value = {"text": 'é😀 "quoted"', "list": [1, 2.5, None, True], "big": 2**63 - 1}
+    job = make_job("tests.sample.tasks.echo", value)
+
+    claim = claim_one(job, worker_row)
+
+    assert claim.args == [value]
+    assert claim.task == "tests.sample.tasks.echo"
+
+
+def test_a_running_job_cannot_be_claimed_again(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job()
+    claim_one(job, worker_row)
+
+    assert lifecycle.claim([job.id], worker_row.id) == []
+
+
+def test_a_claim_of_many_takes_those_that_it_can(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    waiting = [make_job() for _ in range(3)]
+    running, cancelled = make_job(), make_job()
+    claim_one(running, worker_row)
+    lifecycle.cancel([cancelled.id])
+
+    ids = [job.id for job in [*waiting, running, cancelled]]
+    claims = lifecycle.claim([*ids, uuid4()], worker_row.id)
+
+    assert {claim.job_id for claim in claims} == {job.id for job in waiting}
+
+
+def test_a_job_that_is_not_due_cannot_be_claimed(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job(run_after=timezone.now() + timedelta(hours=1))
+
+    assert lifecycle.claim([job.id], worker_row.id) == []
+
+
+@pytest.mark.parametrize("result", [None, 0, "text", [1, "é😀"], {"a": {"b": False}}])
+def test_a_result_is_read_as_it_was_returned(
+    result: Any, make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job()
+
+    lifecycle.finish([lifecycle.succeeded(claim_one(job, worker_row), result)])
+
+    job.refresh_from_db()
+    assert (job.status, job.result, job.worker_id) == ("succeeded", result, None)
+    assert job.finished_at is not None
+    assert job.started_at is not None
+    assert job.finished_at >= job.started_at
+    assert not job.attempts.exists()
+
+
+def test_a_failure_with_attempts_left_is_queued_for_later(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job(max_attempts=2)
+
+    lifecycle.finish([failure(claim_one(job, worker_row))])
+
+    job.refresh_from_db()
+    attempt = job.attempts.get()
+    assert (job.status, job.failures, job.published_at) == ("queued", 1, None)
+    assert job.run_after >= attempt.finished_at
+    assert job.error == "ValueError: bad luck"
+    assert attempt.outcome == Attempt.Outcome.FAILED
+    assert attempt.worker_id == worker_row.id
+    assert attempt.exception == "builtins.ValueError"
+    assert attempt.traceback == "Traceback …"
+
+
+def test_a_failure_with_no_attempts_left_is_failed(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job(max_attempts=1)
+
+    lifecycle.finish([failure(claim_one(job, worker_row))])
+
+    job.refresh_from_db()
+    assert (job.status, job.failures) == ("failed", 1)
+    assert job.finished_at is not None
+
+
+def test_a_job_whose_process_died_three_times_is_failed(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job()
+
+    statuses = []
+    for _ in range(lifecycle.MAX_LOSSES):
+        claim = claim_one(job, worker_row)
+        lifecycle.finish([lifecycle.lost(claim, "killed by SIGSEGV")])
+        job.refresh_from_db()
+        statuses.append(job.status)
+
+    assert statuses == ["queued", "queued", "failed"]
+    assert job.failures == 0
+    assert job.error == "killed by SIGSEGV"
+    assert [a.number for a in job.attempts.order_by("number")] == [1, 2, 3]
+
+
+def test_a_released_job_is_queued_at_once_and_not_to_blame(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job()
+
+    lifecycle.finish([lifecycle.released(claim_one(job, worker_row))])
+
+    job.refresh_from_db()
+    assert (job.status, job.failures, job.losses) == ("queued", 0, 0)
+    assert claim_one(job, worker_row).attempt == 2
+
+
+def test_a_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) -> None:
+    job = make_job()
+    stale = claim_one(job, worker_row)
+    lifecycle.finish([lifecycle.released(stale)])
+    current = claim_one(job, worker_row)
+
+    assert lifecycle.finish([lifecycle.succeeded(stale, "from the dead")]) == set()
+
+    job.refresh_from_db()
+    assert (job.status, job.result) == ("running", None)
+    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {job.id}
+
+
+def test_an_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
+    """An atomic job's own process has committed it, and is lost before it says so."""
+    job = make_job()
+    claim = claim_one(job, worker_row)
+    lifecycle.finish([lifecycle.succeeded(claim, "done")])
+
+    assert lifecycle.finish([lifecycle.lost(claim, "killed by SIGKILL")]) == set()
+
+    job.refresh_from_db()
+    assert (job.status, job.result, job.losses) == ("succeeded", "done", 0)
+
+
+def test_many_outcomes_are_recorded_together(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    jobs = [make_job(max_attempts=2) for _ in range(4)]
+    claims = {c.job_id: c for c in lifecycle.claim([j.id for j in jobs], worker_row.id)}
+    good, bad, dead, freed = (claims[job.id] for job in jobs)
+
+    changed = lifecycle.finish(
+        [
+            lifecycle.succeeded(good, 1),
+            failure(bad),
+            lifecycle.lost(dead, "killed by SIGKILL"),
+            lifecycle.released(freed),
+        ]
+    )
+
+    assert changed == {job.id for job in jobs}
+    statuses = [Job.objects.get(pk=job.pk).status for job in jobs]
+    assert statuses == ["succeeded", "queued", "queued", "queued"]
+    outcomes = Attempt.objects.order_by("job_id").values_list("outcome", flat=True)
+    assert list(outcomes) == ["failed", "lost", "released"]
+
+
+def test_cancelling_ends_what_waits_at_once_and_marks_what_runs(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    waiting, running = make_job(), make_job()
+    claim_one(running, worker_row)
+
+    assert lifecycle.cancel([waiting.id, running.id]) == 2
+
+    waiting.refresh_from_db()
+    running.refresh_from_db()
+    assert (waiting.status, running.status) == ("cancelled", "running")
+    assert waiting.finished_at is not None
+    assert running.is_cancelling
+
+
+def test_a_person_retries_with_a_fresh_budget_on_the_same_row(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job()
+    lifecycle.finish([failure(claim_one(job, worker_row))])
+
+    assert lifecycle.retry([job.id]) == 1
+
+    job.refresh_from_db()
+    assert (job.status, job.failures, job.losses) == ("queued", 0, 0)
+    assert (job.finished_at, job.published_at, job.error) == (None, None, "")
+    assert job.attempts.count() == 1
+    assert claim_one(job, worker_row).attempt == 2
+
+
+def test_what_succeeded_or_still_waits_is_not_retried(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    done, waiting = make_job(), make_job()
+    lifecycle.finish([lifecycle.succeeded(claim_one(done, worker_row), None)])
+
+    assert lifecycle.retry([done.id, waiting.id]) == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "running"},
+        {"status": "succeeded"},
+        {"finished_at": "2026-01-01T00:00Z"},
+        {"status": "asleep"},
+        {"priority": 101},
+    ],
+    ids=str,
+)
+def test_the_database_itself_refuses_a_row_that_contradicts_itself(
+    fields: dict[str, Any], make_job: MakeJob
+) -> None:
+    job = make_job()
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Job.objects.filter(pk=job.pk).update(**fields)

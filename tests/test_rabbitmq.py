@@ -1,0 +1,429 @@
+"""What only RabbitMQ does: addresses, refusals, confirms, foreign queues, TLS, garbage."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pika
+import pytest
+from django.utils import timezone
+
+from jobs import relay, transports
+from jobs.errors import AccessRefused, BadMessage, ConfigurationError, TransportError
+from jobs.message import decode, encode
+from jobs.models import Job
+from jobs.transports import rabbitmq
+from jobs.transports.base import Hint
+from tests import services
+from tests.conftest import Broker, MakeJob, available, eventually
+
+
+def hint(queue: str = "default", priority: int = 0) -> Hint:
+    return Hint(job_id=uuid4(), queue=queue, priority=priority)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "host", "port", "vhost", "user", "password"),
+    [
+        ("amqp://h", "amqp://guest:***@h:5672/", "h", 5672, "/", "guest", "guest"),
+        ("amqp://h/", "amqp://guest:***@h:5672/", "h", 5672, "/", "guest", "guest"),
+        ("amqp://u:p@h:1/v", "amqp://u:***@h:1/v", "h", 1, "v", "u", "p"),
+        ("amqps://u:p@h/v", "amqps://u:***@h:5671/v", "h", 5671, "v", "u", "p"),
+        (
+            "amqp://u:p%40s%2Fs%3A@h/a%2Fb",
+            "amqp://u:***@h:5672/a%2Fb",
+            "h",
+            5672,
+            "a/b",
+            "u",
+            "p@s/s:",
+        ),
+    ],
+)
+def test_a_url_is_read_as_it_is_written(
+    url: str, shown: str, host: str, port: int, vhost: str, user: str, password: str
+) -> None:
+    (address,) = rabbitmq.addresses(url)
+
+    assert str(address) == shown
+    options = address.parameters
+    assert (options.host, options.port, options.virtual_host) == (host, port, vhost)
+    credentials = options.credentials
+    assert isinstance(credentials, pika.PlainCredentials)
+    assert (credentials.username, credentials.password) == (user, password)
+    assert bool(options.ssl_options) == url.startswith("amqps")
+
+
+def test_several_urls_are_several_brokers() -> None:
+    found = rabbitmq.addresses("amqp://u:p%2C@one/, amqp://u:p@two:5673/")
+
+    assert [address.parameters.host for address in found] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("http://u:secret@h/", "it must begin with amqp:// or amqps://"),
+        ("localhost", "it must begin with amqp:// or amqps://"),
+        ("amqp://u:secret@", "it names no host"),
+        ("amqp://u@h/", "it has a user and no password"),
+        ("amqp://u:secret@h:port/", "its host or port cannot be read"),
+        ("amqp://u:secret@h/a/b", "a slash in the virtual host's name is written %2F"),
+        ("amqp://u:sec#ret@h/", "it has a user and no password|# in it|cannot be read"),
+        ("amqp://u:secret@h/?heartbeat=0", "only amqps:// takes options"),
+        ("amqps://u:secret@h/?verify=no", "it has the option 'verify'"),
+        ("amqps://u:secret@h/?cafile=/none", "its certificates cannot be read"),
+        (" , ", "names no broker"),
+    ],
+)
+def test_a_url_that_would_be_guessed_at_is_refused_without_its_password(
+    url: str, rule: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=rule) as refused:
+        rabbitmq.addresses(url)
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x00",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b"hello",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{}",
+        b'{"v":1}',
+        b'{"v":2,"job":"01a204ad-ead9-7dcd-9a7a-2c22bf1f94bd"}',
+        b'{"v":1,"job":null}',
+        b'{"v":1,"job":"x"}',
+        b'{"v":1,"job":["01a204ad-ead9-7dcd-9a7a-2c22bf1f94bd"]}',
+        b"[" * 1000,
+        b"1" * 1000,
+        b'{"v":1,"job":"' + b"a" * 1_000_000 + b'"}',
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_garbage_is_told_from_a_hint(body: bytes) -> None:
+    with pytest.raises(BadMessage):
+        decode(body)
+
+
+def test_a_hint_is_small_and_says_only_which_job() -> None:
+    job_id = uuid4()
+
+    body = encode(job_id)
+
+    assert decode(body) == job_id
+    assert len(body) < 60
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[rabbitmq.RabbitMQPublisher]:
+    publisher = transports.publisher()
+    assert isinstance(publisher, rabbitmq.RabbitMQPublisher)
+    yield publisher
+    publisher.close()
+
+
+@pytest.mark.once
+@pytest.mark.django_db
+class TestPublishing:
+    def test_a_thousand_hints_are_confirmed_and_in_the_queue(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        hints = [hint() for _ in range(1000)]
+
+        confirmed = publisher.publish(hints, 10).confirmed
+
+        assert {h.job_id for h in confirmed} == {h.job_id for h in hints}
+        eventually(lambda: broker.count() == 1000)
+
+    def test_queues_are_declared_as_they_are_needed(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        hints = [hint(f"q{number}") for number in range(5)]
+
+        assert len(publisher.publish(hints, 10).confirmed) == 5
+
+        assert [broker.count(h.queue) for h in hints] == [1] * 5
+        broker.delete(*(h.queue for h in hints))
+
+    def test_a_hint_survives_a_restart_of_the_broker(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        publisher.publish([hint()], 10)
+
+        channel = broker.channel()
+        _, properties, _ = channel.basic_get(broker.name())
+        channel.connection.close()
+
+        assert properties is not None
+        assert properties.delivery_mode == 2
+
+    def test_a_deleted_queue_is_declared_again(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        publisher.publish([hint()], 10)
+        broker.delete("default")
+
+        receipt = publisher.publish([hint()], 10)  # returned: no queue took it
+        assert receipt.confirmed == []
+        assert receipt.refused == {"default": "it does not exist any more"}
+        assert len(publisher.publish([hint()], 10).confirmed) == 1
+        assert broker.count() == 1
+
+    def test_a_full_queue_confirms_nothing(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        channel = broker.channel()
+        channel.queue_declare(
+            broker.name(),
+            durable=True,
+            arguments={"x-max-length": 2, "x-overflow": "reject-publish"},
+        )
+        channel.connection.close()
+
+        publisher.publish([hint()], 10)  # finds that the queue is not as we declare it
+        receipt = publisher.publish([hint() for _ in range(10)], 10)
+
+        assert 1 <= len(receipt.confirmed) < 10
+        assert receipt.refused == {"default": "it takes no messages: it may be full"}
+
+    def test_b20_a_queue_with_other_arguments_is_used_as_it_is_with_one_warning(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        broker: Broker,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        channel = broker.channel()
+        channel.queue_declare(broker.name(), durable=True)
+        channel.connection.close()
+
+        with caplog.at_level(logging.WARNING, "jobs"):
+            publisher.publish([hint()], 10)
+            assert len(publisher.publish([hint()], 10).confirmed) == 1
+            publisher.publish([hint()], 10)
+
+        warnings = [r for r in caplog.records if "other arguments" in r.getMessage()]
+        assert len(warnings) == 1
+
+    def test_an_unreachable_broker_is_named_without_its_password(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        settings.JOBS = {"RABBITMQ_URL": "amqp://someone:secret@127.0.0.1:1/"}
+
+        with pytest.raises(TransportError, match=r"amqp://someone:\*\*\*@127.0.0.1:1/"):
+            transports.publisher().publish([hint()], 5)
+
+    def test_a_wrong_password_is_called_that(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        settings.JOBS = {"RABBITMQ_URL": broker.url.replace(":guest@", ":secret@")}
+
+        with pytest.raises(
+            AccessRefused, match="refused the user or the password"
+        ) as no:
+            transports.publisher().publish([hint()], 10)
+        assert "secret" not in str(no.value)
+
+    def test_a_virtual_host_that_does_not_exist_is_called_that(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        settings.JOBS = {"RABBITMQ_URL": broker.url.rstrip("/") + "/nowhere"}
+
+        with pytest.raises(AccessRefused, match="no such virtual host"):
+            transports.publisher().publish([hint()], 10)
+
+    def test_the_next_broker_of_a_cluster_is_tried(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        urls = f"amqp://guest:guest@127.0.0.1:1/,{broker.url}"
+        settings.JOBS = settings.JOBS | {"RABBITMQ_URL": urls}
+        publisher = transports.publisher()
+
+        with pytest.raises(TransportError):
+            publisher.publish([hint()], 5)
+        assert len(publisher.publish([hint()], 5).confirmed) == 1
+        publisher.close()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestRelay:
+    def test_a_committed_job_is_published_in_the_background(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        job = make_job()
+
+        assert relay_flushes()
+        job.refresh_from_db()
+        assert job.published_at is not None
+        assert broker.count() == 1
+
+    def test_what_is_due_later_is_not_published_yet(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        later = make_job(run_after=timezone.now() + timedelta(hours=1))
+        make_job()
+
+        assert relay_flushes()
+        later.refresh_from_db()
+        assert later.published_at is None
+        assert broker.count() == 1
+
+    def test_publishing_can_be_left_to_the_workers(
+        self, broker: Broker, make_job: MakeJob, settings: Any
+    ) -> None:
+        settings.JOBS = settings.JOBS | {"PUBLISH_ON_SAVE": False}
+        threads = threading.active_count()
+
+        job = make_job()
+
+        assert threading.active_count() == threads
+        assert job.published_at is None
+
+    def test_a_job_that_ran_before_it_was_marked_is_published_again_after_a_retry(
+        self, broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The mark of the first hint must not pass for the hint of the retry."""
+        job = make_job()
+        assert relay_flushes()
+        Job.objects.filter(pk=job.pk).update(published_at=None)
+        publisher = transports.publisher()
+        publish = publisher.publish
+
+        def requeued_meanwhile(hints: Any, timeout: float) -> Any:
+            confirmed = publish(hints, timeout)
+            later = timezone.now() + timedelta(milliseconds=50)
+            Job.objects.filter(pk=job.pk).update(attempt=1, run_after=later)
+            return confirmed
+
+        monkeypatch.setattr(publisher, "publish", requeued_meanwhile)
+        relay.Relay(publisher, poll_seconds=None)._publish_all()
+
+        job.refresh_from_db()
+        assert job.published_at is None
+        publisher.close()
+
+    def test_d13_a_hundred_thousand_jobs_are_one_commit_and_published_behind_it(
+        self, broker: Broker
+    ) -> None:
+        Job.objects.enqueue_many(
+            Job(task="tests.sample.tasks.echo") for _ in range(100_000)
+        )
+
+        assert Job.objects.unpublished().exists()
+        eventually(
+            lambda: not Job.objects.unpublished().exists(), 110, "all are published"
+        )
+        assert broker.count() == 100_000
+
+
+def relay_flushes() -> bool:
+    assert relay._relay is not None
+    return relay._relay.flush(10)
+
+
+@pytest.mark.once
+@pytest.mark.django_db(transaction=True)
+class TestAwayAndBack:
+    """With a broker of our own, which is stopped, killed and frozen."""
+
+    def test_b1_jobs_saved_while_the_broker_is_away_are_published_when_it_is_back(
+        self, own_broker: Broker, node: services.RabbitMQNode, make_job: MakeJob
+    ) -> None:
+        node.stop()
+        jobs = [make_job() for _ in range(20)]
+        assert {job.phase for job in jobs} == {"unpublished"}
+
+        node.start()
+
+        eventually(
+            lambda: not Job.objects.unpublished().exists(), 30, "all are published"
+        )
+        assert own_broker.count() == 20
+
+    def test_b1_saving_is_as_fast_while_the_broker_is_away(
+        self, own_broker: Broker, node: services.RabbitMQNode, make_job: MakeJob
+    ) -> None:
+        """Nothing in a save waits for the broker: not one takes as long as a time-out."""
+        node.stop()
+        try:
+            durations = []
+            for _ in range(200):
+                begun = time.monotonic()
+                make_job()
+                durations.append(time.monotonic() - begun)
+        finally:
+            node.start()
+
+        assert max(durations) < 1.0
+
+    def test_b4_a_frozen_broker_holds_up_nobody(
+        self,
+        own_broker: Broker,
+        node: services.RabbitMQNode,
+        make_job: MakeJob,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(relay, "CONFIRM_SECONDS", 1.0)
+        make_job()
+        assert relay_flushes()
+
+        node.freeze()
+        try:
+            begun = time.monotonic()
+            job = make_job()
+            assert time.monotonic() - begun < 1.0
+            assert not relay._relay.flush(2.0)  # type: ignore[union-attr]
+            job.refresh_from_db()
+            assert job.published_at is None
+        finally:
+            node.thaw()
+
+        eventually(lambda: not Job.objects.unpublished().exists(), 60, "published")
+
+
+@pytest.fixture(scope="module")
+def secure_node() -> Iterator[services.RabbitMQNode]:
+    node: list[services.RabbitMQNode] = []
+
+    def start() -> str:
+        node.append(services.RabbitMQNode(tls=True).start())
+        return node[0].tls_url
+
+    available(start)
+    yield node[0]
+    node[0].close()
+
+
+@pytest.mark.once
+class TestTLS:
+    def test_a_broker_with_a_certificate_of_a_known_authority_is_used(
+        self, secure_node: services.RabbitMQNode
+    ) -> None:
+        publisher = publisher_at(f"{secure_node.tls_url}?cafile={secure_node.ca_file}")
+
+        assert len(publisher.publish([hint()], 10).confirmed) == 1
+        publisher.close()
+
+    def test_a_broker_with_an_unknown_certificate_is_not(
+        self, secure_node: services.RabbitMQNode
+    ) -> None:
+        with pytest.raises(TransportError, match="certificate"):
+            publisher_at(secure_node.tls_url).publish([hint()], 10)
+
+
+def publisher_at(url: str) -> rabbitmq.RabbitMQPublisher:
+    topology = rabbitmq.Topology(prefix=f"test-{uuid4().hex[:8]}", queue_type="classic")
+    return rabbitmq.RabbitMQPublisher(rabbitmq.addresses(url), topology)

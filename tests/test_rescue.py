@@ -1,0 +1,253 @@
+"""Workers that die, freeze or are cut off, and hints that get lost: every job still runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import timedelta
+from typing import Any
+
+import psutil
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from jobs import lifecycle, relay, rescuer, transports
+from jobs.models import Attempt, Job, Worker
+from tests.conftest import Broker, MakeJob, Site, ends_as, eventually, status_of
+
+SAMPLE = "tests.sample.tasks"
+
+
+def lapse(worker: Worker) -> None:
+    Worker.objects.filter(pk=worker.pk).update(
+        lease_until=timezone.now() - timedelta(seconds=1)
+    )
+
+
+@pytest.mark.django_db
+class TestRescuer:
+    def test_a_job_of_a_worker_without_a_live_lease_is_queued_again(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        job = make_job()
+        lifecycle.claim([job.id], worker_row.id)
+        lapse(worker_row)
+
+        assert rescuer.rescue() == 1
+
+        job.refresh_from_db()
+        attempt = job.attempts.get()
+        assert (job.status, job.losses, job.failures) == ("queued", 1, 0)
+        assert (attempt.outcome, attempt.worker_id) == ("lost", worker_row.id)
+
+    def test_a_job_of_a_worker_with_a_live_lease_is_left_alone(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        job = make_job()
+        lifecycle.claim([job.id], worker_row.id)
+
+        assert rescuer.rescue() == 0
+        assert status_of(job) == "running"
+
+    def test_what_the_old_worker_reports_after_the_rescue_changes_nothing(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        job = make_job()
+        (claim,) = lifecycle.claim([job.id], worker_row.id)
+        lapse(worker_row)
+        rescuer.rescue()
+
+        assert lifecycle.finish([lifecycle.succeeded(claim, "late")]) == set()
+        assert status_of(job) == "queued"
+
+    def test_a_job_that_was_lost_too_often_is_failed_in_sight(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        job = make_job()
+        for _ in range(lifecycle.MAX_LOSSES):
+            lifecycle.claim([job.id], worker_row.id)
+            lapse(worker_row)
+            rescuer.rescue()
+
+        job.refresh_from_db()
+        assert job.status == "failed"
+        assert job.error == "its worker died or was cut off"
+
+    def test_more_than_one_batch_is_rescued(
+        self, worker_row: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rescuer, "BATCH", 10)
+        ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(35))
+        lifecycle.claim(ids, worker_row.id)
+        lapse(worker_row)
+
+        assert rescuer.rescue() == 35
+        assert Job.objects.filter(status="queued").count() == 35
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_rescuers_rescue_each_job_once(worker_row: Worker) -> None:
+    ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(200))
+    lifecycle.claim(ids, worker_row.id)
+    lapse(worker_row)
+    counts: list[int] = []
+
+    def work() -> None:
+        try:
+            counts.append(rescuer.rescue())
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert sum(counts) == 200
+    assert Attempt.objects.count() == 200
+    assert set(Job.objects.values_list("losses", flat=True)) == {1}
+
+
+@pytest.fixture
+def short_lease(settings: Any) -> None:
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
+
+
+@pytest.mark.usefixtures("transport", "short_lease")
+class TestWorkers:
+    def test_w3_the_job_of_a_killed_worker_runs_at_another(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        doomed = site.worker()
+        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
+        ends_as(job, "running")
+        site.worker()
+
+        doomed.signal(signal.SIGKILL)
+
+        assert ends_as(job, "succeeded", 20).attempt == 2
+        assert job.attempts.get().outcome == "lost"
+
+    def test_w4_the_job_of_a_killed_child_runs_again_at_once(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        worker = site.worker()
+        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
+        ends_as(job, "running")
+        (forkserver,) = psutil.Process(worker.process.pid).children()
+        (child,) = forkserver.children()
+
+        child.kill()
+
+        ends_as(job, "succeeded", 10)
+        lost = job.attempts.get()
+        assert lost.message == "its process was killed by SIGKILL"
+        assert job.started_at is not None
+        assert job.started_at - lost.finished_at < timedelta(seconds=3)
+
+    def test_w12_a_worker_frozen_past_its_lease_changes_nothing_when_it_wakes(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        frozen = site.worker()
+        job = make_job(f"{SAMPLE}.nap_once", 8.0, str(site.directory / "marker"))
+        ends_as(job, "running")
+        site.worker()
+
+        frozen.signal(signal.SIGSTOP)
+        ends_as(job, "succeeded", 20)
+        result, finished_at = job.result, job.finished_at
+        frozen.signal(signal.SIGCONT)
+        frozen.says("had lapsed", 20)
+
+        job.refresh_from_db()
+        assert (job.status, job.result) == ("succeeded", result)
+        assert (job.finished_at, job.attempt) == (finished_at, 2)
+        # It goes on under a new name.
+        eventually(lambda: Worker.objects.count() == 3)
+        others = [make_job() for _ in range(6)]
+        for other in others:
+            ends_as(other, "succeeded")
+        assert frozen.stop() == 0
+
+    def test_w27_a_worker_kills_what_it_runs_before_others_may_start_it(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        """Its lease is taken from it: by a clock that jumps, or a database out of reach."""
+        worker = site.worker()
+        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
+        ends_as(job, "running")
+
+        Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+
+        assert ends_as(job, "succeeded", 20).attempt == 2
+        assert "had lapsed" in worker.output
+        assert worker.stop() == 0
+
+
+@pytest.fixture
+def eager_healing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "HEAL_SECONDS", 0.2)
+    monkeypatch.setattr(relay, "STALE", timedelta(seconds=1))
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.2)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("eager_healing")
+class TestLostHints:
+    def test_b13_hints_of_a_purged_queue_are_published_again(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        looking = relay.poll()
+        for _ in range(5):
+            make_job()
+        eventually(lambda: broker.count() == 5)
+
+        broker.purge()
+
+        eventually(lambda: broker.count() == 5, what="published again")
+        looking.stop()
+
+    def test_b12_hints_of_a_deleted_queue_are_published_again(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        looking = relay.poll()
+        make_job()
+        eventually(lambda: broker.count() == 1)
+
+        broker.delete("default")
+
+        eventually(lambda: broker.count() == 1, what="published again")
+        looking.stop()
+
+    def test_a_backlog_that_nobody_works_on_is_not_published_twice(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        looking = relay.poll()
+        jobs = [make_job() for _ in range(5)]
+        eventually(lambda: broker.count() == 5)
+        published = Job.objects.get(pk=jobs[0].pk).published_at
+        assert published is not None
+
+        old = published - timedelta(hours=1)
+        Job.objects.update(published_at=old)
+        asked = [0]
+        count = looking._publisher.count
+
+        def counted(queue: str) -> int | None:
+            asked[0] += 1
+            return count(queue)
+
+        looking._publisher.count = counted  # type: ignore[method-assign]
+        eventually(lambda: asked[0] >= 3, what="compared three times")
+
+        assert broker.count() == 5
+        assert set(Job.objects.values_list("published_at", flat=True)) == {old}
+        looking.stop()
+
+    def test_a_queue_that_does_not_exist_holds_nothing(self, broker: Broker) -> None:
+        publisher = transports.publisher()
+
+        assert publisher.count("never-declared") == 0
+        publisher.close()

@@ -1,0 +1,282 @@
+"""What every transport does for a worker, on each of them in turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from jobs import conf, lifecycle, relay, transports
+from jobs.models import Job, Worker
+from jobs.transports.base import Consumer, Delivery
+from jobs.worker.consumer import ClaimingConsumer
+from tests.conftest import MakeJob, eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+StartConsumer = Callable[..., Consumer]
+
+
+@pytest.fixture
+def consumer(transport: str) -> Iterator[StartConsumer]:
+    """Start a consumer of the transport under test."""
+    started: list[Consumer] = []
+
+    def start(*queues: str, prefetch: int = 10) -> Consumer:
+        consumer = transports.consumer(
+            "default", prefetch=prefetch, wake=threading.Event().set
+        )
+        consumer.consume(queues or ["default"])
+        consumer.start()
+        started.append(consumer)
+        return consumer
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+def fetch(consumer: Consumer, count: int) -> list[Delivery]:
+    """Exactly so many hints, as they come."""
+    found: list[Delivery] = []
+
+    def enough() -> bool:
+        if consumer.ready():
+            with transaction.atomic():
+                found.extend(consumer.fetch(count - len(found)))
+        return len(found) >= count
+
+    eventually(enough, what=f"{count} hints")
+    return found
+
+
+def remains_empty(consumer: Consumer) -> bool:
+    """Nothing arrives while another consumer would have had time to get it."""
+    threading.Event().wait(0.5)
+    return not consumer.ready() or not consumer.fetch(1)
+
+
+def test_a_saved_job_arrives(consumer: StartConsumer, make_job: MakeJob) -> None:
+    waiting = consumer()
+    job = make_job()
+
+    (delivery,) = fetch(waiting, 1)
+
+    assert delivery.job_id == job.id
+
+
+def test_a_job_saved_before_the_consumer_started_arrives(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    job = make_job()
+
+    assert fetch(consumer(), 1)[0].job_id == job.id
+
+
+def test_only_the_queues_that_are_consumed_arrive(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    make_job(queue="other")
+    job = make_job(queue="mail")
+
+    mail = consumer("mail")
+
+    assert fetch(mail, 1)[0].job_id == job.id
+    assert remains_empty(mail) or Job.objects.filter(queue="mail").count() == 1
+
+
+def test_a_queue_can_be_added_later(consumer: StartConsumer, make_job: MakeJob) -> None:
+    waiting = consumer("default")
+    job = make_job(queue="mail")
+
+    waiting.consume(["default", "mail"])
+
+    assert fetch(waiting, 1)[0].job_id == job.id
+
+
+def test_a_queue_can_be_left_and_the_others_go_on(
+    consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
+) -> None:
+    waiting = consumer("default", "mail")
+    left = {make_job(queue="mail").id for _ in range(2)}
+    eventually(waiting.ready)
+
+    waiting.consume(["default"])
+
+    # What was delivered before, and not fetched, is there for others.
+    assert {d.job_id for d in fetch(consumer("mail"), 2)} == left
+    for _ in range(2):
+        job = make_job()
+        assert fetch(waiting, 1)[0].job_id == job.id
+        lifecycle.claim([job.id], worker_row.id)
+    assert remains_empty(waiting)
+
+
+def test_what_was_fetched_of_a_queue_that_is_left_can_still_be_acknowledged(
+    consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job(queue="mail")
+    waiting = consumer("default", "mail")
+    deliveries = fetch(waiting, 1)
+
+    waiting.consume(["default"])
+    (claim,) = lifecycle.claim([job.id], worker_row.id)
+    lifecycle.finish([lifecycle.succeeded(claim, None)])
+    waiting.acknowledge(deliveries)
+    waiting.stop()
+
+    assert remains_empty(consumer("mail"))
+
+
+def test_a_queue_that_was_left_can_be_taken_up_again(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    waiting = consumer("default", "mail")
+    for _ in range(3):  # also faster than the broker answers
+        waiting.consume(["default"])
+        waiting.consume(["default", "mail"])
+    waiting.consume([])
+    job = make_job(queue="mail")
+    assert not waiting.ready()
+
+    waiting.consume(["default", "mail"])
+
+    assert fetch(waiting, 1)[0].job_id == job.id
+
+
+def test_what_is_not_due_does_not_arrive(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    make_job(run_after=timezone.now() + timedelta(hours=1))
+    job = make_job()
+
+    waiting = consumer()
+
+    assert fetch(waiting, 1)[0].job_id == job.id
+    assert remains_empty(waiting) or job in Job.objects.due()
+
+
+def test_no_more_than_asked_for(consumer: StartConsumer, make_job: MakeJob) -> None:
+    for _ in range(5):
+        make_job()
+    waiting = consumer()
+
+    assert len(fetch(waiting, 2)) == 2
+
+
+def test_higher_priority_comes_first(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    low, middle, high = (make_job(priority=p) for p in (-100, 0, 100))
+    wait_until_published()
+
+    waiting = consumer(prefetch=3)
+
+    assert [d.job_id for d in fetch(waiting, 3)] == [high.id, middle.id, low.id]
+
+
+def test_what_is_acknowledged_does_not_come_again(
+    consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
+) -> None:
+    job = make_job()
+    first = consumer()
+    deliveries = fetch(first, 1)
+    (claim,) = lifecycle.claim([job.id], worker_row.id)
+    lifecycle.finish([lifecycle.succeeded(claim, None)])
+
+    first.acknowledge(deliveries)
+    first.stop()
+
+    assert remains_empty(consumer())
+
+
+def test_what_a_consumer_took_along_when_it_died_arrives_at_another(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    job = make_job()
+    first = consumer()
+    fetch(first, 1)
+
+    first.stop()
+
+    assert fetch(consumer(), 1)[0].job_id == job.id
+
+
+def test_what_was_put_back_comes_again(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    job = make_job()
+    waiting = consumer()
+
+    waiting.put_back(fetch(waiting, 1))
+
+    assert fetch(waiting, 1)[0].job_id == job.id
+
+
+def test_a_paused_consumer_leaves_the_jobs_to_others(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    paused, other = consumer(), None
+    paused.pause()
+    jobs = {make_job().id for _ in range(3)}
+
+    other = consumer()
+    assert {d.job_id for d in fetch(other, 3)} == jobs
+    assert not paused.ready()
+
+
+def test_a_consumer_that_resumes_gets_jobs_again(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
+    waiting = consumer()
+    waiting.pause()
+    job = make_job()
+
+    waiting.resume()
+
+    assert fetch(waiting, 1)[0].job_id == job.id
+
+
+def test_two_workers_never_claim_the_same_job(
+    consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
+) -> None:
+    ids = Job.objects.enqueue_many(
+        Job(task="tests.sample.tasks.echo") for _ in range(100)
+    )
+    claimed: list[Any] = []
+    consumers = [consumer(prefetch=20), consumer(prefetch=20)]
+
+    def work(mine: Consumer) -> None:
+        claiming = ClaimingConsumer(mine, alias="default")
+        deadline = time.monotonic() + 30
+        try:
+            while len(claimed) < len(ids) and time.monotonic() < deadline:
+                claims = [claim.job_id for claim in claiming.claim(7, worker_row.id)]
+                claimed.extend(claims)
+                claiming.settle(claims)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=[each]) for each in consumers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+
+    assert sorted(claimed) == sorted(ids)
+
+
+def test_no_consumer_shows_a_password(consumer: StartConsumer) -> None:
+    assert "guest@" not in str(consumer())
+
+
+def wait_until_published() -> None:
+    if conf.current().uses_rabbitmq:
+        eventually(lambda: not Job.objects.unpublished().exists(), what="all published")
+    assert relay.POLL_SECONDS

@@ -1,0 +1,322 @@
+"""`runworker` as it runs: real processes, real signals, both transports."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import psutil
+import pytest
+from django.utils import timezone
+
+from jobs.models import Attempt, Job, Worker
+from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
+
+SAMPLE = "tests.sample.tasks"
+
+pytestmark = pytest.mark.usefixtures("transport")
+
+
+def test_a_saved_job_runs_and_its_row_says_so(site: Site, make_job: MakeJob) -> None:
+    site.worker()
+    job = make_job(f"{SAMPLE}.add", 2, kwargs={"b": 3})
+
+    ends_as(job, "succeeded")
+
+    assert job.result == 5
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    assert job.attempt == 1
+
+
+def test_a_job_says_running_while_it_runs(site: Site, make_job: MakeJob) -> None:
+    site.worker()
+    job = make_job(f"{SAMPLE}.nap", 1.0)
+
+    ends_as(job, "running")
+    assert str(job.worker).endswith(f":{site.started[0].process.pid}")
+    ends_as(job, "succeeded")
+
+
+def test_its_first_lines_say_what_it_consumes(site: Site, transport: str) -> None:
+    worker = site.worker("--queues=mail,default", "--processes=2", "--threads=3")
+
+    assert "consumes  mail, default\n" in worker.output
+    assert "with      6 slots (processes: 2, threads in each: 3)" in worker.output
+    where = "RabbitMQ at amqp://" if transport == "rabbitmq" else "the job table itself"
+    assert where in worker.output
+    assert "guest@" not in worker.output
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "exception", "words"),
+    [
+        ("fail", ["oh no"], "builtins.ValueError", "oh no"),
+        ("not_json", [], "builtins.ValueError", "the result is a object"),
+    ],
+)
+def test_a_job_that_raises_is_failed_with_its_traceback(
+    task: str,
+    args: list[Any],
+    exception: str,
+    words: str,
+    site: Site,
+    make_job: MakeJob,
+) -> None:
+    site.worker()
+    job = make_job(f"{SAMPLE}.{task}", *args)
+
+    ends_as(job, "failed")
+
+    attempt = job.attempts.get()
+    assert attempt.exception == exception
+    assert words in attempt.message
+    assert "Traceback" in attempt.traceback
+    assert job.error.startswith("ValueError: ")
+
+
+def test_a_failed_job_with_attempts_left_runs_again(
+    site: Site, make_job: MakeJob, settings: Any
+) -> None:
+    site.worker()
+    job = make_job(f"{SAMPLE}.fail", max_attempts=3)
+
+    eventually(job.attempts.exists)
+    Job.objects.filter(pk=job.pk, status="queued").update(run_after=timezone.now())
+
+    eventually(lambda: job.attempts.count() >= 2)
+
+
+def test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on(
+    site: Site, make_job: MakeJob
+) -> None:
+    site.worker()
+    poison, good = make_job(f"{SAMPLE}.die"), make_job(f"{SAMPLE}.echo", "fine")
+
+    ends_as(poison, "failed")
+    ends_as(good, "succeeded")
+
+    assert [a.outcome for a in poison.attempts.all()] == ["lost"] * 3
+    assert poison.error == "its process was killed by SIGKILL"
+
+
+def test_w15_an_exit_is_no_success(site: Site, make_job: MakeJob) -> None:
+    site.worker()
+    job = make_job(f"{SAMPLE}.leave", 0)
+
+    ends_as(job, "failed")
+
+    assert job.error == "its process exited with code 0"
+
+
+def test_a_task_may_ask_for_its_context_or_be_a_coroutine(
+    site: Site, make_job: MakeJob
+) -> None:
+    site.worker()
+    which = make_job(f"{SAMPLE}.which_attempt")
+    asynchronous = make_job(f"{SAMPLE}.asynchronous", 21)
+
+    assert ends_as(which, "succeeded").result == 1
+    assert ends_as(asynchronous, "succeeded").result == 42
+
+
+def test_a_job_may_enqueue_another(site: Site, make_job: MakeJob) -> None:
+    site.worker()
+    job = make_job(f"{SAMPLE}.enqueue_echo", "from within")
+
+    ends_as(job, "succeeded")
+
+    (inner,) = Job.objects.filter(task=f"{SAMPLE}.echo")
+    assert ends_as(inner, "succeeded").result == "from within"
+
+
+def test_a_job_that_is_due_later_starts_then(site: Site, make_job: MakeJob) -> None:
+    site.worker()
+    job = make_job(run_after=timezone.now() + timedelta(seconds=1.5))
+
+    ends_as(job, "succeeded")
+
+    assert job.started_at is not None
+    assert timedelta(0) <= job.started_at - job.run_after < timedelta(seconds=2.5)
+
+
+def test_a_new_queue_is_noticed(site: Site, make_job: MakeJob) -> None:
+    site.worker()
+    job = make_job(queue="brand-new")
+
+    ends_as(job, "succeeded")
+
+
+def test_only_chosen_queues_are_consumed(site: Site, make_job: MakeJob) -> None:
+    other, mail = make_job(queue="other"), make_job(queue="mail")
+
+    worker = site.worker("--queues=mail", "--burst")
+
+    assert worker.wait() == 0
+    assert (status_of(mail), status_of(other)) == ("succeeded", "queued")
+
+
+def test_a_burst_ends_when_nothing_is_left(site: Site, make_job: MakeJob) -> None:
+    jobs = [make_job() for _ in range(20)]
+    later = make_job(run_after=timezone.now() + timedelta(hours=1))
+
+    worker = site.worker("--burst", "--processes=2")
+
+    assert worker.wait() == 0
+    assert {status_of(job) for job in jobs} == {"succeeded"}
+    assert status_of(later) == "queued"
+
+
+def test_threads_run_jobs_side_by_side(site: Site, make_job: MakeJob) -> None:
+    site.worker("--threads=4")
+    warm_up(make_job)
+    begun = time.monotonic()
+    naps = [make_job(f"{SAMPLE}.nap", 1.0) for _ in range(4)]
+
+    for nap in naps:
+        ends_as(nap, "succeeded")
+
+    assert time.monotonic() - begun < 3.0
+
+
+def test_w9_sigterm_lets_a_running_job_end(site: Site, make_job: MakeJob) -> None:
+    worker = site.worker()
+    job, next_one = make_job(f"{SAMPLE}.nap", 2.0), make_job()
+    ends_as(job, "running")
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait() == 0
+    assert status_of(job) == "succeeded"
+    assert status_of(next_one) == "queued"
+
+
+def test_w10_a_job_that_outlasts_the_grace_is_released_and_not_to_blame(
+    site: Site, make_job: MakeJob
+) -> None:
+    worker = site.worker("--grace=0.5")
+    job = make_job(f"{SAMPLE}.nap", 60.0)
+    ends_as(job, "running")
+
+    assert worker.stop() == 0
+
+    job.refresh_from_db()
+    assert (job.status, job.failures, job.losses) == ("queued", 0, 0)
+    assert job.attempts.get().outcome == Attempt.Outcome.RELEASED
+
+
+def test_w11_the_second_signal_ends_it_at_once(site: Site, make_job: MakeJob) -> None:
+    worker = site.worker()
+    job = make_job(f"{SAMPLE}.nap", 60.0)
+    ends_as(job, "running")
+
+    worker.signal(signal.SIGINT)
+    worker.says("stopping")
+    worker.signal(signal.SIGINT)
+
+    assert worker.wait(10) == 0
+    assert status_of(job) == "queued"
+
+
+def test_a_released_job_runs_at_the_next_worker(site: Site, make_job: MakeJob) -> None:
+    first = site.worker("--grace=0.2")
+    job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
+    ends_as(job, "running")
+    first.stop()
+
+    site.worker()
+
+    assert ends_as(job, "succeeded").attempt == 2
+
+
+def test_no_process_is_left_behind_when_the_supervisor_is_killed(
+    site: Site, make_job: MakeJob
+) -> None:
+    worker = site.worker("--processes=2")
+    job = make_job(f"{SAMPLE}.nap", 60.0)
+    ends_as(job, "running")
+    supervisor = psutil.Process(worker.process.pid)
+    # The fork server and its children, of which one may be ready before the other is there.
+    eventually(lambda: len(supervisor.children(recursive=True)) == 3)
+    family = supervisor.children(recursive=True)
+
+    worker.signal(signal.SIGKILL)
+
+    eventually(lambda: not any(running(each) for each in family))
+
+
+def test_w19_what_a_job_started_ends_with_its_process(
+    site: Site, make_job: MakeJob
+) -> None:
+    worker = site.worker("--grace=0.2")
+    job = make_job(f"{SAMPLE}.start_sleeper", str(site.directory / "pid"))
+    ends_as(job, "running")
+    pid_file = site.directory / "pid"
+    eventually(lambda: pid_file.exists() and pid_file.read_text())
+    sleeper = psutil.Process(int(pid_file.read_text()))
+
+    worker.stop()
+
+    eventually(lambda: not running(sleeper))
+
+
+def test_its_lease_is_renewed_while_it_runs_and_given_up_when_it_stops(
+    site: Site, settings: Any
+) -> None:
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
+    worker = site.worker()
+    first = Worker.objects.get().lease_until
+
+    eventually(lambda: Worker.objects.get().lease_until > first)
+    worker.stop()
+
+    assert Worker.objects.get().lease_until <= timezone.now()
+
+
+def test_w25_two_workers_run_each_job_once(site: Site, make_job: MakeJob) -> None:
+    evidence = site.directory / "ran"
+    site.worker("--processes=2")
+    site.worker("--processes=2")
+
+    ids = Job.objects.enqueue_many(
+        Job(task=f"{SAMPLE}.write", args=[str(evidence), str(number)])
+        for number in range(300)
+    )
+
+    eventually(lambda: Job.objects.filter(status="succeeded").count() == len(ids), 60)
+    ran = evidence.read_text().split()
+    assert sorted(map(int, ran)) == list(range(300))
+
+
+def test_long_jobs_are_dealt_out_fairly(site: Site, make_job: MakeJob) -> None:
+    """The tutorials' mix: a heavy job on odd turns, a light one on even turns."""
+    site.worker()
+    site.worker()
+    warm_up(make_job, count=4)
+
+    jobs = [
+        make_job(f"{SAMPLE}.nap_and_tell", 1.0 if turn % 2 else 0.001)
+        for turn in range(12)
+    ]
+    for job in jobs:
+        ends_as(job, "succeeded", 30)
+
+    # Six heavy ones for two slots: a slot that idled while they waited ran fewer.
+    heavy = Counter(job.result for job in jobs if job.args == [1.0])
+    assert sorted(heavy.values()) == [3, 3]
+
+
+def warm_up(make_job: MakeJob, count: int = 1) -> None:
+    """Wait until the children are there: their start is not what is measured."""
+    for job in [make_job() for _ in range(count)]:
+        ends_as(job, "succeeded")
+
+
+def running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
