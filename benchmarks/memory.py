@@ -1,0 +1,129 @@
+"""Whether a worker grows: memory, descriptors and threads over a great many no-op jobs.
+
+    python -m benchmarks.memory [--jobs 200000]
+
+One worker of two children and 16 slots on the database and broker of the environment. Jobs are enqueued
+in chunks, so that there is always something to do, and deleted when they are done. Memory is
+PSS: what a process shares is counted once. The first tenth of the jobs warms caches up.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import django
+import psutil
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+django.setup()
+
+from django.core.management import call_command  # noqa: E402
+from django.db import connection  # noqa: E402
+
+from jobs import conf  # noqa: E402
+from jobs.models import Job, Queue  # noqa: E402
+
+QUEUE = "benchmark-memory"
+CHUNK = 2000
+PATIENCE_SECONDS = 120.0
+
+
+class Use(NamedTuple):
+    """What one process has."""
+
+    kib: float
+    descriptors: int
+    threads: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=200_000)
+    count = parser.parse_args().jobs
+    call_command("migrate", verbosity=0)
+    forget()
+    # Many slots: the more jobs it has at once, the sooner it has had them all.
+    options = [f"--queues={QUEUE}", "--processes=2", "--threads=8"]
+    worker = subprocess.Popen(
+        [sys.executable, "manage.py", "runworker", *options],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"LOG_LEVEL": "WARNING"},
+    )
+    begun = time.monotonic()
+    try:
+        marks = []
+        tenth = count // 10
+        for mark in range(1, 11):
+            work(tenth)
+            marks.append((mark * tenth, measure(worker.pid)))
+            print(
+                f"{mark * tenth:>9,} jobs, {time.monotonic() - begun:.0f} s", flush=True
+            )
+    finally:
+        worker.terminate()
+        worker.wait()
+        forget()
+    show(marks)
+
+
+def work(count: int) -> None:
+    """Enqueue so many jobs, and wait for their end."""
+    for begin in range(0, count, CHUNK):
+        Job.objects.enqueue_many(
+            Job(task="jobs.tasks.simulate_work", args=["Hello"], queue=QUEUE)
+            for _ in range(min(CHUNK, count - begin))
+        )
+        wait(lambda: Job.objects.filter(queue=QUEUE, status="queued").count() < CHUNK)
+        Job.objects.filter(queue=QUEUE, status="succeeded").delete()
+    left = Job.objects.filter(queue=QUEUE).exclude(status="succeeded")
+    wait(lambda: not left.exists())
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"a chunk of jobs was not done within {PATIENCE_SECONDS:.0f} s")
+        time.sleep(0.05)
+
+
+def measure(pid: int) -> dict[str, Use]:
+    supervisor = psutil.Process(pid)
+    (server,) = supervisor.children()
+    family = {"supervisor": supervisor, "fork server": server}
+    family |= {f"child {each.pid}": each for each in server.children()}
+    return {
+        name: Use(
+            each.memory_full_info().pss / 1024, each.num_fds(), each.num_threads()
+        )
+        for name, each in family.items()
+    }
+
+
+def forget() -> None:
+    Job.objects.filter(queue=QUEUE).delete()
+    Queue.objects.filter(name=QUEUE).delete()
+
+
+def show(marks: list[tuple[int, dict[str, Use]]]) -> None:
+    carrier = "RabbitMQ" if conf.current().uses_rabbitmq else "the job table"
+    (warm, first), (end, last) = marks[0], marks[-1]
+    print(f"PSS in KiB, on {connection.vendor} and {carrier}")
+    print(f"{'':16}{warm:>10,}{end:>10,}{'growth':>10}  descriptors  threads")
+    for name, was in first.items():
+        now = last[name]
+        seen = [use[name] for _, use in marks if name in use]
+        descriptors = sorted({use.descriptors for use in seen})
+        threads = sorted({use.threads for use in seen})
+        print(
+            f"{name:16}{was.kib:10.0f}{now.kib:10.0f}{now.kib - was.kib:+10.0f}  "
+            f"{' '.join(map(str, descriptors)):>11}{' '.join(map(str, threads)):>9}"
+        )
+
+
+if __name__ == "__main__":
+    main()
