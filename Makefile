@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 TEMPLATES = find jobs jobsite -path '*/templates/*.html' -print0 | xargs -0r $(BIN)/djade --target-version 5.2
 # The lock files are complete and name every hash: there is nothing to resolve.
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check install --no-deps --no-compile
+# Compiled where they are first imported. Without that, each of the thousand processes that
+# the tests start would spend a second on compiling Django.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format matrix suites suite-sqlite suite-faults suite-postgresql mutants bench chaos recovery lock clean

@@ -125,9 +125,9 @@ MUTANTS = (
     Mutant(
         name="acknowledge-before-the-finish",
         file="jobs/worker/supervisor.py",
-        whole="        try:\n            lifecycle.finish(self._unrecorded)\n",
+        whole="        try:\n            lifecycle.finish(self._unrecorded, patient=False)\n",
         broken="        self._consumer.settle([o.claim.job_id for o in self._unrecorded])\n"
-        "        try:\n            lifecycle.finish(self._unrecorded)\n",
+        "        try:\n            lifecycle.finish(self._unrecorded, patient=False)\n",
         tests=(
             "tests/faults/test_worker.py::"
             "test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import MUTANTS
+
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,3 +107,13 @@ def test_nothing_user_supplied_is_imported_evaluated_or_unpickled() -> None:
     ]
 
     assert found == []
+
+
+def test_every_mutant_can_be_made() -> None:
+    stale = [
+        mutant.name
+        for mutant in MUTANTS
+        if (ROOT / mutant.file).read_text().count(mutant.whole) != 1
+    ]
+
+    assert not stale
