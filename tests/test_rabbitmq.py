@@ -218,6 +218,28 @@ class TestPublishing:
         warnings = [r for r in caplog.records if "other arguments" in r.getMessage()]
         assert len(warnings) == 1
 
+    @pytest.mark.parametrize("end", ["it ends", "it hangs"])
+    def test_a_connection_that_fails_before_it_has_sent_anything_says_so(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        monkeypatch: pytest.MonkeyPatch,
+        end: str,
+    ) -> None:
+        publisher.publish([hint()], 10)
+        session = publisher._session
+        assert session is not None
+        monkeypatch.setattr(
+            session,
+            "call_when_usable",
+            lambda callback: session.close() if end == "it ends" else None,
+        )
+
+        receipt = publisher.publish([hint()], 0.5)
+
+        assert not receipt.confirmed
+        assert isinstance(receipt.failure, TransportError)
+        assert len(publisher.publish([hint()], 10).confirmed) == 1
+
     def test_an_unreachable_broker_is_named_without_its_password(
         self, broker: Broker, settings: Any
     ) -> None:

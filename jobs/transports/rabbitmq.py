@@ -118,6 +118,7 @@ class RabbitMQPublisher:
     def publish(self, hints: Sequence[Hint], timeout: float) -> Receipt:
         session = self._connected()
         batch = _Batch(hints)
+        session.expect(batch)
         session.call_when_usable(lambda: session.send(batch))
         crashpoints.reach("relay_before_confirm")
         receipt = batch.receipt
@@ -161,7 +162,12 @@ class RabbitMQPublisher:
         except TransportError as error:
             batch.receipt.failure = error
         else:
-            batch.receipt.refused |= dict.fromkeys(session.silent(batch), reason)
+            silent = session.silent(batch)
+            batch.receipt.refused |= dict.fromkeys(silent, reason)
+            if not silent:  # it hung before anything was sent
+                batch.receipt.failure = TransportError(
+                    f"RabbitMQ at {session.address}: {reason}"
+                )
 
     def close(self) -> None:
         if self._session is not None:
@@ -608,9 +614,14 @@ class _PublishingSession(_Session):
     def start(self) -> None:
         threading.Thread(target=self.run, name="jobs-relay-io", daemon=True).start()
 
+    def expect(self, batch: _Batch) -> None:
+        """This batch is about to be sent. By whichever thread: it may be too late by now."""
+        self._batches.add(batch)
+        if self.ended.is_set():
+            batch.settled.set()
+
     def send(self, batch: _Batch) -> None:
         """Publish all of a batch, once every queue that it names has been declared."""
-        self._batches.add(batch)
         for hint in batch.hints:
             if hint.queue not in self._declared:
                 self._declared.add(hint.queue)
@@ -710,7 +721,7 @@ class _PublishingSession(_Session):
         self.blocked = None
 
     def _settle(self) -> None:
-        for batch in self._batches:
+        for batch in self._batches.copy():
             batch.settled.set()
 
     _ended = _settle
