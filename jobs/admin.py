@@ -577,7 +577,7 @@ class ReadOnly(admin.ModelAdmin):
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnly):
-    list_display = ["__str__", "takes", "slots", "started_at", "lease", "says"]
+    list_display = ["__str__", "takes", "slots", "pace", "started_at", "lease", "says"]
     ordering = ["-id"]
     sortable_by = ()
 

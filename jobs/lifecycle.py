@@ -148,23 +148,15 @@ def called_off(claim: Claim, message: str) -> Outcome:
     )
 
 
-def released(claim: Claim) -> Outcome:
+def released(
+    claim: Claim, message: str = "its worker was stopped, or lost its lease"
+) -> Outcome:
     """running → queued at once: its worker gave it up, and the job is not to blame"""
     return Outcome(
         claim=claim,
         status=Status.QUEUED,
         kind=Attempt.Outcome.RELEASED,
-        message="its worker was stopped, or lost its lease",
-    )
-
-
-def unheard(claim: Claim) -> Outcome:
-    """running → queued at once: it was claimed, and its worker was not told"""
-    return Outcome(
-        claim=claim,
-        status=Status.QUEUED,
-        kind=Attempt.Outcome.RELEASED,
-        message="the database's answer to the claim was lost",
+        message=message,
     )
 
 
@@ -174,19 +166,24 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
     if not batch:
         return []
     # The inner SELECT takes the locks, skipping rows that somebody else is changing:
-    # two claims of overlapping lists neither wait for each other nor deadlock.
+    # two claims of overlapping lists neither wait for each other nor deadlock. A status
+    # that is an expression has no index, so that the rows are found by their ids however
+    # many others wait. A claim that is forgotten is of a job that is still queued: it need
+    # not wait for the disk.
     rows = sql.execute(
         _alias(),
         """
         UPDATE jobs_job
            SET status = 'running', attempt = attempt + 1,
                worker_id = %(worker)s, started_at = {now}
-         WHERE id IN (SELECT id FROM jobs_job
-                       WHERE id IN (SELECT job_id FROM {batch})
-                         AND status = 'queued' AND run_after <= {now}
+         WHERE id {among} (SELECT id FROM jobs_job
+                       WHERE id {among} (SELECT job_id FROM {batch}){end}
+                         AND status || '' = 'queued' AND run_after <= {now}
                          AND queue NOT IN (SELECT name FROM jobs_queue
-                                            WHERE paused_at IS NOT NULL) {skip_locked})
-           AND status = 'queued'
+                                            WHERE paused_at IS NOT NULL)
+                       {skip_locked}){end}
+           AND status || '' = 'queued'
+           AND {without_disk}
         RETURNING id, attempt, task, args, kwargs,
                   failures, losses, interruptions, max_attempts, timeout
         """,
@@ -234,8 +231,6 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[UUID]:
     alias = _alias()
     batch = [_row(outcome) for outcome in outcomes]
     with transaction.atomic(using=alias):
-        if not patient:
-            sql.bound_locks(alias)
         rows = sql.execute(
             alias,
             f"""
@@ -255,6 +250,7 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[UUID]:
                                                 ELSE {{now}} END
               FROM {{batch}}
              WHERE jobs_job.id = batch.job_id
+               AND {"TRUE" if patient else "{impatient}"}
                AND jobs_job.status = 'running'
                AND jobs_job.attempt = batch.attempt
             RETURNING id

@@ -456,6 +456,8 @@ class Worker(models.Model):
     lease_until = models.DateTimeField(_("lease until"))
     # What it said at its last renewal keeps it from running jobs: one sentence, or nothing.
     trouble = models.TextField(_("trouble"), default="", db_default="", blank=True)
+    # How many jobs it took at once at its last renewal, and why.
+    pace = models.TextField(_("pace"), default="", db_default="", blank=True)
     # Somebody asked it to take no more jobs, and to end when those that run have ended.
     drain_requested_at = models.DateTimeField(_("drain requested"), null=True)
 

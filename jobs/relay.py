@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -37,7 +37,7 @@ from jobs.transports.base import Hint, Publisher
 
 logger = logging.getLogger("jobs.relay")
 
-BATCH = 500
+BATCH = 2000
 #: For how long a broker may leave a batch unconfirmed before it counts as frozen, seconds.
 CONFIRM_SECONDS = 10.0
 #: How often a worker's relay looks for rows that fell due, in seconds.
@@ -171,19 +171,22 @@ class Relay:
             return False
         crashpoints.reach("relay_after_select")
         hints = [Hint(job_id=i, queue=q, priority=p) for i, q, p, _ in rows]
-        receipt = publisher.publish(hints, CONFIRM_SECONDS)
-        crashpoints.reach("relay_before_mark")
-        # Not rows that were claimed and put back in the meantime: those fell due later, and
-        # wait for a hint of their own. A job may well run before it is marked.
-        _mark(
-            Job.objects.using(router.db_for_write(Job)).filter(
-                pk__in=[hint.job_id for hint in receipt.confirmed],
-                published_at=None,
-                run_after__lte=rows[0][-1],
-            ),
-            Now(),
-        )
-        crashpoints.reach("relay_after_mark")
+
+        def mark(confirmed: Sequence[Hint]) -> None:
+            crashpoints.reach("relay_before_mark")
+            # Not rows that were claimed and put back in the meantime: those fell due later,
+            # and wait for a hint of their own. A job may well run before it is marked.
+            _mark(
+                Job.objects.using(router.db_for_write(Job)).filter(
+                    pk__in=[hint.job_id for hint in confirmed],
+                    published_at=None,
+                    run_after__lte=rows[0][-1],
+                ),
+                Now(),
+            )
+            crashpoints.reach("relay_after_mark")
+
+        receipt = publisher.publish(hints, CONFIRM_SECONDS, mark)
         taking = {hint.queue for hint in receipt.confirmed}
         for queue, reason in receipt.refused.items():
             self._put_to_rest(queue, reason, anew=queue in taking)

@@ -48,6 +48,39 @@ class Mutant:
 
 
 MUTANTS = (
+    # What is in hand together does not suffer together.
+    Mutant(
+        name="suspects-together",
+        file="jobs/worker/supervisor.py",
+        whole="        if not any(claim.losses for claim in claims):\n",
+        broken="        if True:\n",
+        tests=(
+            "tests/test_batches.py::TestWorkers::"
+            "test_what_kills_whole_workers_takes_no_other_job_along[database]",
+        ),
+    ),
+    Mutant(
+        name="a-batch-dies-together",
+        file="jobs/worker/supervisor.py",
+        whole="            if running.number > ended.begun:\n"
+        "                outcome = lifecycle.released(running.claim, NOT_BEGUN)\n"
+        "            elif running.number not in ended.at:\n",
+        broken="            if False:\n",
+        tests=(
+            "tests/test_batches.py::TestWorkers::"
+            "test_a_killed_child_is_blamed_on_the_one_job_that_it_ran[database]",
+        ),
+    ),
+    Mutant(
+        name="nothing-is-taken-back",
+        file="jobs/worker/supervisor.py",
+        whole="                held_up > HELD_UP_SECONDS\n",
+        broken="                held_up > 3600\n",
+        tests=(
+            "tests/test_batches.py::TestWorkers::"
+            "test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere[database]",
+        ),
+    ),
     # A status is written once.
     Mutant(
         name="finish-without-attempt",
@@ -67,15 +100,17 @@ MUTANTS = (
         name="claim-without-status",
         file="jobs/lifecycle.py",
         whole="""
-                         AND status = 'queued' AND run_after <= {now}
+                         AND status || '' = 'queued' AND run_after <= {now}
                          AND queue NOT IN (SELECT name FROM jobs_queue
-                                            WHERE paused_at IS NOT NULL) {skip_locked})
-           AND status = 'queued'
+                                            WHERE paused_at IS NOT NULL)
+                       {skip_locked}){end}
+           AND status || '' = 'queued'
 """,
         broken="""
                          AND run_after <= {now}
                          AND queue NOT IN (SELECT name FROM jobs_queue
-                                            WHERE paused_at IS NOT NULL) {skip_locked})
+                                            WHERE paused_at IS NOT NULL)
+                       {skip_locked}){end}
 """,
         tests=("tests/test_lifecycle.py::test_a_running_job_cannot_be_claimed_again",),
     ),
@@ -209,8 +244,8 @@ MUTANTS = (
     Mutant(
         name="lapsed-lease-is-renewed",
         file="jobs/worker/lease.py",
-        whole="row.live().update(lease_until=",
-        broken="row.update(lease_until=",
+        whole="row.live().update(",
+        broken="row.update(",
         tests=(
             "tests/test_rescue.py::TestWorkers::"
             "test_w27_a_worker_kills_what_it_runs_before_others_may_start_it[database]",
@@ -232,10 +267,11 @@ MUTANTS = (
     Mutant(
         name="lease-by-the-workers-clock",
         file="jobs/worker/lease.py",
-        whole="        renewed = row.live().update(lease_until=Now() + self._length,",
+        whole="        renewed = row.live().update(\n"
+        "            lease_until=Now() + self._length,",
         broken="        from django.utils import timezone\n"
-        "        now = timezone.now()\n"
-        "        renewed = row.live().update(lease_until=now + self._length,",
+        "        renewed = row.live().update(\n"
+        "            lease_until=timezone.now() + self._length,",
         tests=("tests/faults/test_worker.py::test_w26_no_clock_of_a_worker_is_asked",),
     ),
     Mutant(

@@ -304,6 +304,13 @@ class TestWorkerHealth:
 
         assert workerhealth() == f"well: {socket.gethostname()}:1\n"
 
+    def test_it_tells_how_many_jobs_a_worker_takes_and_why(
+        self, worker_row: Worker
+    ) -> None:
+        here(worker_row, pace="a job takes 2 ms: 16 to a slot")
+
+        assert workerhealth().endswith(":1: a job takes 2 ms: 16 to a slot\n")
+
     def test_a_worker_of_another_host_is_none(self, worker_row: Worker) -> None:
         assert unwell() == f"no worker of {socket.gethostname()} holds a lease"
 

@@ -252,7 +252,7 @@ class Lives(RuleBasedStateMachine):
 
     def register(self, client: Client) -> None:
         client.lease = client.do(
-            lambda: Lease(seconds=3600, slots=1, queues=[], trouble=lambda: "")
+            lambda: Lease(seconds=3600, slots=1, queues=[], trouble=str, pace=str)
         )
         self.live[client.worker] = True
 

@@ -324,11 +324,13 @@ class TestRelay:
         publisher = transports.publisher()
         publish = publisher.publish
 
-        def requeued_meanwhile(hints: Any, timeout: float) -> Any:
-            confirmed = publish(hints, timeout)
-            later = timezone.now() + timedelta(milliseconds=50)
-            Job.objects.filter(pk=job.pk).update(attempt=1, run_after=later)
-            return confirmed
+        def requeued_meanwhile(hints: Any, timeout: float, mark: Any) -> Any:
+            def requeue_and_mark(confirmed: Any) -> None:
+                later = timezone.now() + timedelta(milliseconds=50)
+                Job.objects.filter(pk=job.pk).update(attempt=1, run_after=later)
+                mark(confirmed)
+
+            return publish(hints, timeout, requeue_and_mark)
 
         monkeypatch.setattr(publisher, "publish", requeued_meanwhile)
         relay.Relay(publisher, poll_seconds=None)._publish_all()

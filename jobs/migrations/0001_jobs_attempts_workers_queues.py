@@ -41,6 +41,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='started')),
                 ('lease_until', models.DateTimeField(verbose_name='lease until')),
                 ('trouble', models.TextField(blank=True, db_default='', default='', verbose_name='trouble')),
+                ('pace', models.TextField(blank=True, db_default='', default='', verbose_name='pace')),
                 ('drain_requested_at', models.DateTimeField(null=True, verbose_name='drain requested')),
             ],
             options={

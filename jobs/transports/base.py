@@ -1,7 +1,7 @@
 """What the relay and the worker ask of a transport."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -46,10 +46,17 @@ class Publisher(Protocol):
     def connect(self) -> None:
         """Be ready to publish, or raise TransportError."""
 
-    def publish(self, hints: Sequence[Hint], timeout: float) -> Receipt:
-        """What the broker confirmed within `timeout` seconds. Connects if need be.
+    def publish(
+        self,
+        hints: Sequence[Hint],
+        timeout: float,
+        on_confirmed: Callable[[Sequence[Hint]], None] = ...,
+    ) -> Receipt:
+        """What the broker confirmed, until it does not go on for `timeout` seconds.
 
-        A hint that is neither confirmed nor of a queue that refused was perhaps not sent.
+        Connects if need be. `on_confirmed` is told of each part that was confirmed, while
+        the broker works on the others. A hint that is neither confirmed nor of a queue that
+        refused was perhaps not sent.
         """
 
     def count(self, queue: str) -> int | None:
@@ -73,6 +80,9 @@ class Consumer(Protocol):
         Called again when there are more or fewer. Hints of those that are gone and that
         were not fetched are given back; nothing else is disturbed.
         """
+
+    def hold(self, count: int) -> None:
+        """Have at most so many hints here that are not acknowledged, more or less."""
 
     def ready(self) -> bool:
         """Whether `fetch` may have something."""

@@ -53,6 +53,9 @@ class DatabaseConsumer:
         self._queues = tuple(queues)
         self._look_at = 0.0
 
+    def hold(self, count: int) -> None:
+        pass  # each fetch takes what it can use
+
     def ready(self) -> bool:
         if self._paused or not self._queues:
             return False

@@ -2,9 +2,14 @@
 
 It knows no broker, and no status: what it reports, the supervisor records.
 
-    supervisor ── {"job": id, "attempt": …, "task": …, …} ──▶ listener ──▶ the threads that run jobs
-               ── {"cancel": id}, {"expire": id} ──────────▶    └ tells the job that runs
-               ◀── {"job": id, "outcome": …} ───────────────────────── one report a job
+    supervisor ── {"jobs": [[number, id, …], …]} ──▶ listener ──▶ the threads that run jobs
+               ── {"cancel": id}, {"expire": id} ──▶    │ tells the job that runs
+               ── {"recall": true} ────────────────▶    └ takes back what has not begun
+               ◀── {"returned": [id, …]} ──────────────────┘
+               ◀── {"reports": [{"job": id, "outcome": …}, …]} ── as soon as nothing waits
+
+Short jobs come several at once, and are reported several at once: neither side waits for the
+other. The board says which of them run, should the process die.
 """
 
 from __future__ import annotations
@@ -13,9 +18,11 @@ import json
 import os
 import queue
 import resource
+import select
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -24,8 +31,14 @@ from jobs import crashpoints, relay
 from jobs.context import Execution
 from jobs.lifecycle import Claim
 from jobs.worker import executor
+from jobs.worker.forkserver import Board
 
 READY = {"ready": True}
+
+#: Reports wait at most this long for the next ones to go with them, in seconds.
+GATHER_SECONDS = 0.01
+#: And at most so many do.
+GATHER_MOST = 50
 
 MIB = 1 << 20
 
@@ -44,38 +57,46 @@ class Limits:
     memory_limit: int | None = None
 
 
-def run(channel: socket.socket, limits: Limits) -> None:
+def run(channel: socket.socket, board: Board, limits: Limits) -> None:
     """Run jobs until the supervisor closes the channel."""
     if limits.memory_limit is not None:
         most = limits.memory_limit * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    Child(channel, limits).run()
+    Child(channel, board, limits).run()
 
 
 class Child:
     """What a child process consists of."""
 
-    def __init__(self, channel: socket.socket, limits: Limits) -> None:
+    def __init__(self, channel: socket.socket, board: Board, limits: Limits) -> None:
         self._channel = channel
+        self._board = board
         self._limits = limits
-        self._executions: dict[UUID, Execution] = {}
-        self._waiting: queue.SimpleQueue[Execution | None] = queue.SimpleQueue()
-        self._replies = threading.Lock()
+        self._executions: dict[str, Execution] = {}
+        self._waiting: queue.SimpleQueue[tuple[int, Execution] | None] = (
+            queue.SimpleQueue()
+        )
+        self._lock = threading.Lock()  # of what follows, and of sending
+        self._reports: list[executor.Report] = []
+        self._gathering_since = 0.0
         self._jobs = 0
+        self._is_used_up = False
         self._home = os.open(".", os.O_RDONLY)
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="jobs-listener", daemon=True).start()
         try:
-            self._reply(READY)
+            self._send(READY)
             others = [
-                threading.Thread(target=self._work, name=f"job-{number}", daemon=True)
+                threading.Thread(
+                    target=self._work, args=[number], name=f"job-{number}", daemon=True
+                )
                 for number in range(1, self._limits.threads)
             ]
             for thread in others:
                 thread.start()
             # In the main thread, where Python delivers signals and some libraries must run.
-            self._work()
+            self._work(0)
             for thread in others:
                 thread.join()
         finally:
@@ -84,9 +105,18 @@ class Child:
 
     def _listen(self) -> None:
         """Hear the supervisor while jobs run. The end of the channel is the end of work."""
+        unread = b""
         try:
-            for message in messages(self._channel):
-                self._heed(message)
+            while True:
+                if self._may_gather() and not _readable(self._channel, GATHER_SECONDS):
+                    self._flush()
+                    continue
+                data = self._channel.recv(1 << 20)
+                if not data:
+                    return
+                *lines, unread = (unread + data).split(b"\n")
+                for line in lines:
+                    self._heed(decode(line))
         except OSError:
             pass  # the supervisor is gone
         finally:
@@ -94,45 +124,84 @@ class Child:
                 self._waiting.put(None)
 
     def _heed(self, message: dict[str, Any]) -> None:
-        if "cancel" in message:
-            if execution := self._executions.get(UUID(message["cancel"])):
-                execution.cancel()
-        elif "expire" in message:
-            if execution := self._executions.get(UUID(message["expire"])):
-                execution.expire()
-        else:
-            execution = Execution(
-                Claim(
-                    job_id=UUID(message["job"]),
-                    worker=UUID(message["worker"]),
-                    attempt=message["attempt"],
-                    task=message["task"],
-                    args=message["args"],
-                    kwargs=message["kwargs"],
-                    timeout=message["timeout"],
-                )
-            )
-            self._executions[execution.claim.job_id] = execution
-            crashpoints.reach("job_received")
-            self._waiting.put(execution)
+        if "jobs" in message:
+            for each in message["jobs"]:
+                number, execution = _execution(each)
+                self._executions[execution.claim.job_id.hex] = execution
+                crashpoints.reach("job_received")
+                self._waiting.put((number, execution))
+            if self._is_used_up:
+                self._return_what_waits()
+        elif "recall" in message:
+            self._return_what_waits()
+        elif "cancel" in message:
+            if running := self._executions.get(message["cancel"]):
+                running.cancel()
+        elif running := self._executions.get(message["expire"]):
+            running.expire()
 
-    def _work(self) -> None:
-        while (execution := self._waiting.get()) is not None:
+    def _return_what_waits(self) -> None:
+        """Give back what no thread has begun: somebody else is free to run it."""
+        returned = []
+        try:
+            while waiting := self._waiting.get_nowait():
+                _, execution = waiting
+                job_id = execution.claim.job_id.hex
+                del self._executions[job_id]
+                returned.append(job_id)
+        except queue.Empty:
+            pass
+        else:
+            self._waiting.put(None)  # for a thread that was to end
+        self._send({"returned": returned})
+
+    def _work(self, thread: int) -> None:
+        while (waiting := self._waiting.get()) is not None:
+            number, execution = waiting
+            self._board.begin(thread, number)
+            begun = time.monotonic()
             report = executor.execute(execution)
-            del self._executions[execution.claim.job_id]
+            report["seconds"] = time.monotonic() - begun
+            self._board.end(thread)
+            del self._executions[execution.claim.job_id.hex]
             # Where the function may have gone is no place for the next one to start from.
             os.fchdir(self._home)
-            if self._is_used_up(report):
-                report["retire"] = True
             try:
-                self._reply(report)
+                self._report(report)
             except OSError:
                 return  # the supervisor is gone, and nobody listens
             crashpoints.reach("report_sent")
 
-    def _is_used_up(self, report: executor.Report) -> bool:
-        """Whether a new child should take this one's place."""
+    def _report(self, report: executor.Report) -> None:
+        """Tell the supervisor, or let it go with what is told in a moment."""
         self._jobs += 1
+        if not self._is_used_up and self._uses_up(report):
+            self._is_used_up = True
+            report["retire"] = True
+        with self._lock:
+            if not self._reports:
+                self._gathering_since = time.monotonic()
+            self._reports.append(report)
+            gathered = len(self._reports) >= GATHER_MOST or (
+                time.monotonic() - self._gathering_since > GATHER_SECONDS
+            )
+        if gathered or self._waiting.empty() or self._is_used_up:
+            self._flush()
+        if "retire" in report:
+            self._return_what_waits()
+
+    def _may_gather(self) -> bool:
+        """Whether a report may be held, or may be before the supervisor says anything."""
+        return bool(self._reports) or not self._waiting.empty()
+
+    def _flush(self) -> None:
+        with self._lock:
+            reports, self._reports = self._reports, []
+            if reports:
+                self._channel.sendall(encode({"reports": reports}))
+
+    def _uses_up(self, report: executor.Report) -> bool:
+        """Whether a new child should take this one's place."""
         limits = self._limits
         if limits.max_jobs is not None and self._jobs >= limits.max_jobs:
             return True
@@ -144,9 +213,41 @@ class Child:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most > limits.max_memory * 1024
 
-    def _reply(self, content: dict[str, Any]) -> None:
-        with self._replies:
+    def _send(self, content: dict[str, Any]) -> None:
+        with self._lock:
             self._channel.sendall(encode(content))
+
+
+def job(claim: Claim, number: int) -> Sequence[Any]:
+    """A claimed job on its way to a child."""
+    return (
+        number,
+        claim.job_id.hex,
+        claim.attempt,
+        claim.worker.hex,
+        claim.task,
+        claim.args,
+        claim.kwargs,
+        claim.timeout,
+    )
+
+
+def _execution(received: Sequence[Any]) -> tuple[int, Execution]:
+    number, job_id, attempt, worker, task, args, kwargs, timeout = received
+    claim = Claim(
+        job_id=UUID(job_id),
+        worker=UUID(worker),
+        attempt=attempt,
+        task=task,
+        args=args,
+        kwargs=kwargs,
+        timeout=timeout,
+    )
+    return number, Execution(claim)
+
+
+def _readable(channel: socket.socket, timeout: float) -> bool:
+    return bool(select.select([channel], [], [], timeout)[0])
 
 
 def encode(content: dict[str, Any]) -> bytes:
@@ -156,10 +257,3 @@ def encode(content: dict[str, Any]) -> bytes:
 def decode(line: bytes) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(line)
     return content
-
-
-def messages(channel: socket.socket) -> Iterator[dict[str, Any]]:
-    """What comes over a channel, a JSON object a line, until its end."""
-    with channel.makefile("rb") as lines:
-        for line in lines:
-            yield decode(line)

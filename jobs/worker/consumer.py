@@ -92,10 +92,15 @@ class ClaimingConsumer:
             return None
         return min(1.0, LOCKED_SECONDS * 2.0 ** min(self._locked_turns, 10))
 
-    def has_waited_too_long(self) -> bool:
-        """Whether a hint lies here that another worker might have run by now."""
+    def seconds_to_give_back(self) -> float | None:
+        """In how many seconds another worker should have a hint that lies here, if one does."""
         since = self.transport.oldest_waiting()
-        return since is not None and time.monotonic() - since > GIVE_BACK_SECONDS
+        if since is None:
+            return None
+        return max(0.0, since + GIVE_BACK_SECONDS - time.monotonic())
+
+    def has_waited_too_long(self) -> bool:
+        return self.seconds_to_give_back() == 0.0
 
     def _claim_once(self, limit: int, worker: UUID) -> tuple[list[Claim], int]:
         """The jobs claimed with the next hints, and how many of the hints were dropped."""

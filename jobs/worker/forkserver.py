@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import mmap
 import os
 import selectors
 import signal
@@ -35,19 +36,48 @@ class Spawned:
 class Exited:
     pid: int
     code: int  # as in os.waitstatus_to_exitcode: negative is a signal's number
+    begun: int = 0  # the last job that it began, by its number
+    at: frozenset[int] = frozenset()  # those that it was at when it died
+
+
+class Board:
+    """Memory of a child and of the fork server: which jobs it is at, for when it dies.
+
+    Jobs are numbered from 1 by whoever hands them out, and begun in that order.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._cells = memoryview(mmap.mmap(-1, 8 * (1 + threads))).cast("Q")
+
+    def begin(self, thread: int, number: int) -> None:
+        self._cells[1 + thread] = number
+        self._cells[0] = number
+
+    def end(self, thread: int) -> None:
+        self._cells[1 + thread] = 0
+
+    def read(self) -> tuple[int, set[int]]:
+        """The last one that was begun, and those that run."""
+        begun, *running = self._cells.tolist()
+        return max([begun, *running]), set(running) - {0}
 
 
 class ForkServer:
-    """The supervisor's end. `run_child(channel)` is what each child does with its life."""
+    """The supervisor's end. `run_child(channel, board)` is a child's whole life.
 
-    def __init__(self, run_child: Callable[[socket.socket], None]) -> None:
+    `threads`: how many jobs each of them has under way at most.
+    """
+
+    def __init__(
+        self, run_child: Callable[[socket.socket, Board], None], *, threads: int
+    ) -> None:
         # One that is open on both sides of a fork is used by neither without harm.
         connections.close_all()
         self._control, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
             self._control.close()
-            _serve(theirs, run_child)
+            _serve(theirs, run_child, threads)
         theirs.close()
         self._buffer = b""
         self._channels: list[socket.socket] = []
@@ -84,10 +114,15 @@ class ForkServer:
     def _event(self, words: list[bytes]) -> Spawned | Exited:
         if words[0] == b"spawned":
             return Spawned(int(words[1]), self._channels.pop(0))
-        return Exited(int(words[1]), int(words[2]))
+        pid, code, begun, *at = map(int, words[1:])
+        return Exited(pid, code, begun, frozenset(at))
 
 
-def _serve(control: socket.socket, run_child: Callable[[socket.socket], None]) -> None:
+def _serve(
+    control: socket.socket,
+    run_child: Callable[[socket.socket, Board], None],
+    threads: int,
+) -> None:
     """The fork server's own life. Does not return."""
     # Out of the terminal's process group: Ctrl-C is the supervisor's to handle.
     os.setsid()
@@ -101,7 +136,7 @@ def _serve(control: socket.socket, run_child: Callable[[socket.socket], None]) -
     gc.collect()
     gc.freeze()
 
-    children: set[int] = set()
+    children: dict[int, Board] = {}
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     selector.register(wakeup_read, selectors.EVENT_READ)
@@ -121,7 +156,9 @@ def _serve(control: socket.socket, run_child: Callable[[socket.socket], None]) -
             *lines, commands = (commands + data).split(b"\n")
             for line in lines:
                 if line == b"spawn":
-                    _spawn(control, children, run_child, wakeup_read, wakeup_write)
+                    board = Board(threads)
+                    pid = _spawn(control, run_child, board, wakeup_read, wakeup_write)
+                    children[pid] = board
                 elif (pid := int(line.split()[1])) in children:
                     _kill_group(pid)
     for pid in children:
@@ -131,10 +168,10 @@ def _serve(control: socket.socket, run_child: Callable[[socket.socket], None]) -
 
 def _spawn(
     control: socket.socket,
-    children: set[int],
-    run_child: Callable[[socket.socket], None],
+    run_child: Callable[[socket.socket, Board], None],
+    board: Board,
     *inherited: int,
-) -> None:
+) -> int:
     ours, theirs = socket.socketpair()
     server = os.getpid()
     pid = os.fork()
@@ -149,7 +186,7 @@ def _spawn(
                 os.close(fd)
             control.close()
             ours.close()
-            run_child(theirs)
+            run_child(theirs, board)
             code = 0
         finally:
             # Whatever becomes of its output: what was forked never returns from here.
@@ -157,24 +194,25 @@ def _spawn(
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
-    children.add(pid)
     theirs.close()
     with contextlib.suppress(ConnectionError):
         socket.send_fds(control, [b"spawned %d\n" % pid], [ours.fileno()])
     ours.close()
+    return pid
 
 
-def _report_exits(control: socket.socket, children: set[int]) -> None:
+def _report_exits(control: socket.socket, children: dict[int, Board]) -> None:
     while children:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        children.discard(pid)
+        begun, at = children.pop(pid).read()
         # Whatever the child started and left behind goes with it.
         _kill_group(pid)
         code = os.waitstatus_to_exitcode(status)
         with contextlib.suppress(ConnectionError):
-            control.sendall(b"exited %d %d\n" % (pid, code))
+            words = [pid, code, begun, *at]
+            control.sendall(b"exited %s\n" % " ".join(map(str, words)).encode())
 
 
 def _kill_group(pid: int) -> None:

@@ -42,12 +42,14 @@ class Lease:
         slots: int,
         queues: Sequence[str],
         trouble: Callable[[], str],
+        pace: Callable[[], str],
     ) -> None:
         self._length = timedelta(seconds=seconds)
         self._interval = min(seconds / RENEWALS, LONGEST_INTERVAL)
         self._slots = slots
         self._queues = list(queues)
         self._trouble = trouble
+        self._pace = pace
         self._ended = threading.Event()
         #: Somebody asked this worker to take no more jobs.
         self.is_draining = False
@@ -103,7 +105,9 @@ class Lease:
         # PostgreSQL would refuse a NUL, and with it the renewal.
         trouble = values.printable(self._trouble())
         crashpoints.reach("lease_before_renewal")
-        renewed = row.live().update(lease_until=Now() + self._length, trouble=trouble)
+        renewed = row.live().update(
+            lease_until=Now() + self._length, trouble=trouble, pace=self._pace()
+        )
         crashpoints.reach("lease_after_renewal")
         if renewed:
             self._trust(asked_at)

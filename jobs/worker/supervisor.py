@@ -14,6 +14,7 @@ import os
 import selectors
 import signal
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -34,10 +35,11 @@ from jobs.relay import Relay
 from jobs.statuses import Status
 from jobs.worker import child, outcomes
 from jobs.worker.child import Limits
-from jobs.worker.children import STOP_SECONDS, Child, Running
+from jobs.worker.children import HELD_UP_SECONDS, STOP_SECONDS, Child, Running
 from jobs.worker.consumer import ClaimingConsumer
 from jobs.worker.forkserver import Exited, ForkServer, Spawned
 from jobs.worker.lease import Lease
+from jobs.worker.pace import UNKNOWN_SECONDS, Pace
 
 logger = logging.getLogger("jobs.worker")
 
@@ -49,6 +51,11 @@ CANCELLED_SECONDS = 1.0
 FORGOTTEN_SECONDS = 10.0
 #: How long the last acknowledgements, records and goodbyes may take, in seconds.
 LAST_WORDS_SECONDS = 5.0
+#: How long a claimed job may wait for a child of ours to begin it, in seconds. Then it is
+#: anybody's again.
+RETURN_SECONDS = 0.5
+#: What is told of such an attempt.
+NOT_BEGUN = "it had not begun"
 #: How often to look for queues that are new, paused or resumed, in seconds.
 QUEUES_SECONDS = 2.0
 #: A loop that stood still, or had nobody to run a job, for this long is trouble, in seconds.
@@ -88,6 +95,9 @@ class Supervisor:
         self._spawning = 0
         self._spawn_at = 0.0
         self._spawn_delays = backoff.reconnect_delays()
+        self._pace = Pace()
+        # Claimed, and no child has it: until when each may wait here for one (monotonic).
+        self._claimed: deque[tuple[float, Claim]] = deque()
         self._unrecorded: list[Outcome] = []
         self._database_at = 0.0
         self._database_delays = backoff.reconnect_delays()
@@ -116,6 +126,7 @@ class Supervisor:
             slots=slots,
             queues=self._chosen_queues or (),
             trouble=self._trouble,
+            pace=lambda: str(self._pace),
         )
         self._consumer = ClaimingConsumer(
             transports.consumer(self._alias, prefetch=slots, wake=self._wake),
@@ -173,6 +184,8 @@ class Supervisor:
         self._heed_stops()
         self._heed_the_lease()
         self._heed_limits()
+        self._give_back()
+        self._hand_out()
         self._keep_children()
         self._consumer.acknowledge_early()
         if time.monotonic() < self._database_at:
@@ -182,6 +195,7 @@ class Supervisor:
             self._release_forgotten()
             self._heed_cancellations()
             self._claim()
+            self._hand_out()
             if self._burst and self._stop_at is None and self._nothing_is_left():
                 self._stop(self._grace, OK)
             self._database_delays = backoff.reconnect_delays()
@@ -214,7 +228,7 @@ class Supervisor:
             # One of them cannot be stored. The others must not wait for it.
             self._record_one_by_one()
         crashpoints.reach("finish_after_commit")
-        done = [outcome for outcome in self._unrecorded if outcome not in locked]
+        done = [o for o in self._unrecorded if not locked or o not in locked]
         self._consumer.settle([outcome.claim.job_id for outcome in done])
         crashpoints.reach("acknowledged")
         self._unrecorded = locked
@@ -262,9 +276,10 @@ class Supervisor:
             return
         self._forgotten_at = now + FORGOTTEN_SECONDS
         known = {i for each in self._children.values() for i in each.running}
+        known |= {claim.job_id for _, claim in self._claimed}
         known |= {outcome.claim.job_id for outcome in self._unrecorded}
         forgotten = [
-            lifecycle.unheard(
+            lifecycle.released(
                 Claim(
                     job_id=job.pk,
                     worker=self._lease.worker_id,
@@ -272,7 +287,8 @@ class Supervisor:
                     task=job.task,
                     args=[],
                     kwargs={},
-                )
+                ),
+                "the database's answer to the claim was lost",
             )
             for job in Job.objects.using(self._alias)
             .filter(worker=self._lease.worker_id, status=Status.RUNNING)
@@ -284,49 +300,105 @@ class Supervisor:
             lifecycle.finish(forgotten)
 
     def _claim(self) -> None:
-        """Fill the free slots with claimed jobs."""
+        """Have as many claimed jobs as the children can take."""
         transport = self._consumer.transport
         if self._stop_at is not None or not self._lease.is_trusted:
             transport.pause()
             return
         self._notice_queues()
-        if free := self._free_slots:
+        transport.hold(self._pace.hints(self._processes * self._threads))
+        if (room := self._room - len(self._claimed)) > 0:
             transport.resume()
             try:
-                claims = self._consumer.claim(free, self._lease.worker_id)
+                claims = self._consumer.claim(room, self._lease.worker_id)
             except IntegrityError as error:
                 # A failover has lost this worker's row. Its lease makes it another one.
                 raise OperationalError(*error.args) from error
-            for claim in claims:
-                self._hand_out(claim)
+            until = time.monotonic() + RETURN_SECONDS
+            self._claimed.extend(
+                (until, claim) for claim in self._part_suspects(claims)
+            )
             if self._consumer.met_a_pause:
                 self._queues_at = 0.0  # look now: what was fetched of it is given back
         elif self._consumer.has_waited_too_long():
             transport.pause()
 
-    @property
-    def _free_slots(self) -> int:
-        return sum(each.free for each in self._children.values())
+    def _part_suspects(self, claims: list[Claim]) -> list[Claim]:
+        """Of jobs that were lost before, keep one to a slot, and no others in hand with it.
 
-    def _hand_out(self, claim: Claim) -> None:
-        chosen = max(self._children.values(), key=lambda each: each.free)
-        limit = math.inf if claim.timeout is None else claim.timeout
-        running = Running(claim, expires_at=time.monotonic() + limit)
-        chosen.running[claim.job_id] = running
-        logger.debug("job %s: attempt %d starts", claim.job_id, claim.attempt)
-        self._tell(
-            chosen,
-            {
-                "job": claim.job_id.hex,
-                "attempt": claim.attempt,
-                "worker": claim.worker.hex,
-                "task": claim.task,
-                "args": claim.args,
-                "kwargs": claim.kwargs,
-                "timeout": claim.timeout,
-            },
-        )
+        One of them may be what killed a whole worker. Those that were in its hand with it
+        must not be there the next time, or they would be quarantined along with it.
+        """
+        if not any(claim.losses for claim in claims):
+            return claims
+        held = [claim for _, claim in self._claimed]
+        for each in self._children.values():
+            held += [running.claim for running in each.running.values()]
+        spare = self._processes * self._threads - sum(c.losses > 0 for c in held)
+        kept = []
+        for claim in claims:
+            if claim.losses and spare <= 0:
+                self._pace.stumble(UNKNOWN_SECONDS)
+                self._unrecorded.append(lifecycle.released(claim, NOT_BEGUN))
+                continue
+            spare -= claim.losses > 0
+            kept.append(claim)
+        return kept
+
+    @property
+    def _room(self) -> int:
+        """How many more jobs the children can take."""
+        per_slot = self._pace.per_slot
+        return sum(each.room(per_slot) for each in self._children.values())
+
+    def _hand_out(self) -> None:
+        """Deal what is claimed to the children, the one with the most room first."""
+        while self._claimed and self._room:
+            per_slot = self._pace.per_slot
+            able = sorted(
+                self._children.values(), key=lambda each: -each.room(per_slot)
+            )
+            for position, each in enumerate(able):
+                fair = math.ceil(len(self._claimed) / (len(able) - position))
+                count = min(fair, each.room(per_slot))
+                if count > 0:
+                    claims = [self._claimed.popleft()[1] for _ in range(count)]
+                    self._hand(each, claims)
+
+    def _hand(self, chosen: Child, claims: Sequence[Claim]) -> None:
+        try:
+            chosen.hand(claims)
+        except OSError:
+            # It has died, or does not read. Its end will be heard, and releases the jobs.
+            self._forkserver.kill(chosen.pid)
         crashpoints.reach("job_handed_out")
+
+    def _give_back(self) -> None:
+        """What no child came to begin goes back to where others may take it."""
+        now = time.monotonic()
+        for each in self._children.values():
+            held_up = each.held_up()
+            if (
+                held_up > HELD_UP_SECONDS
+                and len(each.running) > each.slots
+                and not each.recalled
+            ):
+                # It has not ended, and shows already that jobs are not so short.
+                self._pace.stumble(held_up)
+                self._recall(each)
+        gone = self._stop_at is not None or not self._lease.is_trusted
+        for _ in range(len(self._claimed)):
+            until, claim = self._claimed.popleft()
+            if gone or until <= now or claim.worker != self._lease.worker_id:
+                self._unrecorded.append(lifecycle.released(claim, NOT_BEGUN))
+            else:
+                self._claimed.append((until, claim))
+
+    def _recall(self, busy: Child) -> None:
+        try:
+            busy.recall()
+        except OSError:
+            self._forkserver.kill(busy.pid)
 
     def _tell(self, listener: Child, message: dict[str, Any]) -> None:
         try:
@@ -336,7 +408,7 @@ class Supervisor:
             self._forkserver.kill(listener.pid)
 
     def _nothing_is_left(self) -> bool:
-        if self._unrecorded or any(each.running for each in self._children.values()):
+        if self._holds_jobs:
             return False
         due = Job.objects.using(self._alias).due().filter(queue__in=self._queues)
         return not due.exists()
@@ -368,7 +440,7 @@ class Supervisor:
         """Tell a function whose time is over, and kill what does not end when told to."""
         now = time.monotonic()
         for each in self._children.values():
-            for running in each.running.values():
+            for running in each.begun():
                 if now >= running.expires_at:
                     running.expires_at = math.inf
                     self._ask_to_end(each, running, "expire")
@@ -417,8 +489,9 @@ class Supervisor:
         except EOFError as error:
             logger.error("%s: stopping", error)
             self._selector.unregister(self._forkserver)
-            for pid in list(self._children):
-                self._bury(Exited(pid, -signal.SIGKILL))
+            for pid, each in list(self._children.items()):
+                at = frozenset(running.number for running in each.begun())
+                self._bury(Exited(pid, -signal.SIGKILL, max(at, default=0), at))
             self._stop(0.0, EX_SOFTWARE)
             return
         for event in events:
@@ -448,19 +521,30 @@ class Supervisor:
             return False
         *lines, sender.unread = (sender.unread + data).split(b"\n")
         for line in lines:
-            self._take_report(sender, child.decode(line))
+            self._heed(sender, child.decode(line))
         return True
 
-    def _take_report(self, sender: Child, report: dict[str, Any]) -> None:
-        if report == child.READY:
+    def _heed(self, sender: Child, message: dict[str, Any]) -> None:
+        if message == child.READY:
             sender.slots = self._threads
             self._spawn_delays = backoff.reconnect_delays()
-            return
-        claim = sender.running.pop(UUID(report["job"])).claim
-        crashpoints.reach("report_received")
-        sender.retiring = sender.retiring or "retire" in report
+        for report in message.get("reports", ()):
+            self._take_report(sender, report)
+        if "returned" in message:
+            sender.recalled = False
+            until = time.monotonic() + RETURN_SECONDS
+            for job_id in reversed(message["returned"]):
+                claim = sender.running.pop(UUID(job_id)).claim
+                self._claimed.appendleft((until, claim))
+        sender.begin()
         if sender.retiring and not sender.running and not sender.dismissed:
             sender.dismiss()
+
+    def _take_report(self, sender: Child, report: dict[str, Any]) -> None:
+        claim = sender.running.pop(UUID(report["job"])).claim
+        crashpoints.reach("report_received")
+        self._pace.learn(report["seconds"])
+        sender.retiring = sender.retiring or "retire" in report
         outcome = outcomes.of_report(claim, report)
         if outcome is None:
             self._consumer.settle([claim.job_id])
@@ -488,12 +572,17 @@ class Supervisor:
         crashpoints.reach("child_buried")
         now = time.monotonic()
         for running in dead.running.values():
-            if now >= running.kill_at and dead.killed:
-                self._unrecorded.append(outcomes.of_killed(running))
-            elif dead.killed:
-                self._unrecorded.append(lifecycle.released(running.claim))
+            if running.number > ended.begun:
+                outcome = lifecycle.released(running.claim, NOT_BEGUN)
+            elif running.number not in ended.at:
+                outcome = lifecycle.released(running.claim, f"{how} before it reported")
+            elif not dead.killed:
+                outcome = lifecycle.lost(running.claim, how)
+            elif now >= running.kill_at:
+                outcome = outcomes.of_killed(running)
             else:
-                self._unrecorded.append(lifecycle.lost(running.claim, how))
+                outcome = lifecycle.released(running.claim)
+            self._unrecorded.append(outcome)
 
     # The end.
 
@@ -522,8 +611,7 @@ class Supervisor:
         lease = self._lease
         for each in self._children.values():
             if not lease.is_trusted or any(
-                running.claim.worker != lease.worker_id
-                for running in each.running.values()
+                running.claim.worker != lease.worker_id for running in each.begun()
             ):
                 self._kill(each)
 
@@ -532,6 +620,9 @@ class Supervisor:
         self._stop_at = time.monotonic() + grace
         self._exit_code = self._exit_code or exit_code
         self._consumer.transport.pause()
+        for each in self._children.values():
+            if len(each.running) > each.slots:
+                self._recall(each)
 
     def _kill(self, busy: Child) -> None:
         """Its jobs are released once the kernel says that it is dead, not before."""
@@ -542,10 +633,16 @@ class Supervisor:
             )
             self._forkserver.kill(busy.pid)
 
+    @property
+    def _holds_jobs(self) -> bool:
+        return bool(self._claimed or self._unrecorded) or any(
+            each.running for each in self._children.values()
+        )
+
     def _is_over(self) -> bool:
         if self._stop_at is None:
             return False
-        if not self._unrecorded and not any(c.running for c in self._children.values()):
+        if not self._holds_jobs:
             return True
         if time.monotonic() < self._stop_at + LAST_WORDS_SECONDS:
             return False
@@ -604,14 +701,16 @@ class Supervisor:
         moments = [self._database_at, self._spawn_at]
         if self._stop_at is not None:
             moments.append(self._stop_at)
-        moments += [
-            running.next_moment
-            for each in self._children.values()
-            for running in each.running.values()
-        ]
+        moments += [until for until, _ in self._claimed]
+        for each in self._children.values():
+            moments += [running.next_moment for running in each.begun()]
+            if len(each.running) > each.slots and not each.recalled:
+                moments.append(now + max(0.001, HELD_UP_SECONDS - each.held_up()))
         waits = [moment - now for moment in moments if moment > now]
         waits.append(self._consumer.transport.poll_seconds or TURN_SECONDS)
-        if self._free_slots and (locked := self._consumer.patience) is not None:
+        if (left := self._consumer.seconds_to_give_back()) is not None:
+            waits.append(left)
+        if self._room and (locked := self._consumer.patience) is not None:
             waits.append(locked)
         return max(0.0, min(waits))
 

@@ -524,7 +524,7 @@ def test_d11_a_hint_that_was_sent_and_not_marked_is_sent_again_and_runs_once(
         "from jobs.transports.rabbitmq import RabbitMQPublisher as Publisher\n"
         "publish = Publisher.publish\n"
         "def publish_and_die(*args):\n"
-        "    publish(*args)\n"
+        "    publish(*args[:3])  # and is not marked\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "Publisher.publish = publish_and_die\n"
         f"Job(task='{SAMPLE}.write', args=[{str(evidence)!r}, 'once']).save()\n"

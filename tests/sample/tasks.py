@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 from django.contrib.auth.models import Group
 from django.db import OperationalError, transaction
 
@@ -44,6 +45,13 @@ def nap(seconds: float) -> float:
 
 
 @task
+def wait_for(path: str) -> None:
+    """Sleep until there is a file of this name."""
+    while not Path(path).exists():
+        time.sleep(0.05)
+
+
+@task
 def nap_and_tell(seconds: float) -> int:
     """Sleep, and return the id of the process that did."""
     time.sleep(seconds)
@@ -60,6 +68,13 @@ def fail(message: str = "as it was asked to") -> None:
 def die() -> None:
     """Kill the process that runs this."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def kill_the_worker() -> None:
+    """Kill the supervisor of the worker that runs this."""
+    os.kill(psutil.Process().parents()[1].pid, signal.SIGKILL)
+    time.sleep(60)
 
 
 @task

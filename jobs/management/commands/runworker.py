@@ -92,7 +92,10 @@ class Command(BaseCommand):
             max_memory=options["max_memory_per_child"],
             memory_limit=options["memory_limit"],
         )
-        forkserver = ForkServer(lambda channel: child.run(channel, limits))
+        forkserver = ForkServer(
+            lambda channel, board: child.run(channel, board, limits),
+            threads=limits.threads,
+        )
         try:
             self._check_database()
             supervisor = Supervisor(

@@ -61,7 +61,10 @@ class Command(BaseCommand):
         for worker in recent:
             if worker.trouble:
                 raise CommandError(f"worker {worker}: {worker.trouble}")
-        self.stdout.write(f"well: {', '.join(map(str, recent))}")
+        for worker in recent:
+            self.stdout.write(
+                ": ".join(filter(None, ["well", str(worker), worker.pace]))
+            )
 
     def _ages(self) -> dict[Worker, float]:
         """This host's workers that hold a lease, with the seconds since they renewed it."""

@@ -1,0 +1,46 @@
+"""How many jobs a worker holds: its slots while jobs are long, many while they are short.
+
+Long jobs are dealt out one to a slot, so that whoever is free takes the next one. Short ones
+would spend most of their time on the way: of those, each slot has as many in hand as it ends
+in about a tenth of a second.
+"""
+
+import math
+
+#: What one slot has in hand should take this long together, in seconds.
+WINDOW_SECONDS = 0.1
+#: Jobs in hand of one slot. In few steps, because a broker is told of each.
+STEPS = (1, 4, 16, 64, 256)
+#: How much one job counts in the mean. A long one is felt for a few dozen short ones.
+WEIGHT = 0.1
+#: Before anything is known, in seconds: jobs are long until they prove to be short.
+UNKNOWN_SECONDS = 1.0
+
+
+class Pace:
+    """The measured mean duration of the jobs of one worker, and what follows from it."""
+
+    def __init__(self) -> None:
+        self.mean = UNKNOWN_SECONDS
+
+    def learn(self, seconds: float) -> None:
+        """A job took this long, or has been running for so long and still is."""
+        # A day in which one job runs must not need as many short ones to be forgotten.
+        self.mean += WEIGHT * (min(seconds, UNKNOWN_SECONDS) - self.mean)
+
+    def stumble(self, seconds: float) -> None:
+        """Short jobs wait behind one that has been running for so long."""
+        self.mean = max(self.mean, min(seconds, UNKNOWN_SECONDS))
+
+    def hints(self, slots: int) -> int:
+        """How many hints to have at hand: the jobs in hand, and those that come next."""
+        return slots if self.per_slot == 1 else 2 * slots * self.per_slot
+
+    @property
+    def per_slot(self) -> int:
+        """How many jobs one slot may have in hand, the one that it runs among them."""
+        fitting = WINDOW_SECONDS / max(self.mean, 1e-9)
+        return max(step for step in STEPS if step <= max(1.0, math.floor(fitting)))
+
+    def __str__(self) -> str:
+        return f"a job takes {self.mean * 1000:.3g} ms: {self.per_slot} to a slot"

@@ -1,0 +1,281 @@
+"""Fair when jobs are long, fast when they are short: how many jobs a worker takes at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from uuid import UUID
+
+import psutil
+import pytest
+from pytest_django import Settings
+
+from jobs.models import Attempt, Job, JobQuerySet, Queue, Worker
+from jobs.worker.pace import STEPS, UNKNOWN_SECONDS, Pace
+from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
+
+SAMPLE = "tests.sample.tasks"
+
+
+class TestPace:
+    """The rule: a slot has as many jobs in hand as it ends in about a tenth of a second."""
+
+    def test_what_is_unknown_is_taken_for_long(self) -> None:
+        pace = Pace()
+
+        assert (pace.per_slot, pace.hints(4)) == (1, 4)
+
+    @pytest.mark.parametrize(
+        ("seconds", "per_slot"),
+        [(60.0, 1), (0.1, 1), (0.02, 4), (0.005, 16), (0.001, 64), (0.0001, 256)],
+    )
+    def test_the_shorter_the_jobs_the_more_are_in_hand(
+        self, seconds: float, per_slot: int
+    ) -> None:
+        pace = Pace()
+        for _ in range(200):
+            pace.learn(seconds)
+
+        assert pace.per_slot == per_slot
+
+    def test_a_long_job_is_felt_for_many_short_ones(self) -> None:
+        pace = Pace()
+        for _ in range(200):
+            pace.learn(0.0001)
+
+        pace.learn(3600.0)
+        steps = [pace.per_slot]
+        while pace.per_slot < STEPS[-1]:
+            pace.learn(0.0001)
+            steps.append(pace.per_slot)
+
+        assert steps[0] == 1
+        assert 30 < len(steps) < 100
+        assert all(before <= after for before, after in pairwise(steps))
+
+    def test_it_need_not_wait_for_the_end_of_a_job_that_is_long(self) -> None:
+        pace = Pace()
+        for _ in range(200):
+            pace.learn(0.0001)
+
+        pace.stumble(0.2)
+
+        assert pace.per_slot == 1
+        assert pace.mean <= UNKNOWN_SECONDS
+
+
+@pytest.mark.usefixtures("transport")
+class TestWorkers:
+    def test_none_of_a_thousand_short_jobs_waits_for_a_long_one(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        site.worker("--processes=2")
+        until = str(site.directory / "let-go")
+        long = make_job(f"{SAMPLE}.wait_for", until)
+        ends_as(long, "running")
+
+        short = Job.objects.enqueue_many(echoes(1000))
+
+        eventually(lambda: all_succeeded(short), 60)
+        assert status_of(long) == "running"
+
+    def test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        site.worker("--processes=2")
+        warm_up()
+        until = site.directory / "let-go"
+        before = Job.objects.enqueue_many(echoes(100))
+        long = make_job(f"{SAMPLE}.wait_for", str(until))
+        behind = Job.objects.enqueue_many(echoes(300))
+
+        eventually(lambda: all_succeeded(before) and all_succeeded(behind))
+        assert status_of(long) == "running"
+        until.touch()
+
+        ends_as(long, "succeeded")
+        only_what_had_not_begun_was_let_go()
+
+    def test_the_tutorials_mix_leaves_no_slot_idle(self, site: Site) -> None:
+        for _ in range(2):
+            site.worker()
+        warm_up()
+
+        heavy_and_light = Job.objects.enqueue_many(
+            Job(task=f"{SAMPLE}.nap_and_tell", args=[0.5 if turn % 2 else 0.001])
+            for turn in range(20)
+        )
+
+        eventually(lambda: all_succeeded(heavy_and_light), 60)
+        rows = Job.objects.filter(pk__in=heavy_and_light)
+        last_start = max(row.started_at for row in rows if row.started_at)
+        for worker in {int(row.result or 0) for row in rows}:
+            assert longest_idle(worker, rows, last_start) < 1.5
+
+    def test_what_is_urgent_passes_a_backlog(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        Job.objects.enqueue_many(
+            Job(task=f"{SAMPLE}.nap", args=[0.001], priority=-50) for _ in range(10_000)
+        )
+        site.worker("--processes=2")
+        eventually(lambda: Job.objects.filter(status="succeeded").count() > 200)
+
+        begun = time.monotonic()
+        urgent = make_job(f"{SAMPLE}.echo", priority=50)
+        ends_as(urgent, "succeeded")
+
+        assert time.monotonic() - begun < 2.0
+        assert Job.objects.exclude(status="succeeded").exists()
+
+    def test_a_killed_child_is_blamed_on_the_one_job_that_it_ran(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        site.worker()
+        warm_up()
+
+        jobs = Job.objects.enqueue_many(
+            Job(task=f"{SAMPLE}.{'die' if turn == 40 else 'echo'}")
+            for turn in range(80)
+        )
+        poison = Job.objects.get(pk=jobs[40])
+
+        ends_as(poison, "failed")
+        good = [pk for pk in jobs if pk != poison.pk]
+        eventually(lambda: all_succeeded(good))
+        blamed = Attempt.objects.filter(outcome=Attempt.Outcome.LOST)
+        assert Counter(blamed.values_list("job_id", flat=True)) == {poison.pk: 3}
+        assert not Job.objects.filter(pk__in=good, losses__gt=0).exists()
+
+    def test_what_kills_whole_workers_takes_no_other_job_along(
+        self, site: Site, make_job: MakeJob, settings: Settings
+    ) -> None:
+        settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 2}
+        jobs = Job.objects.enqueue_many(
+            Job(
+                task=f"{SAMPLE}.{'kill_the_worker' if turn == 20 else 'echo'}",
+                queue="suspicious",
+            )
+            for turn in range(100)
+        )
+        poison = Job.objects.get(pk=jobs[20])
+
+        def is_over(process: subprocess.Popen[str]) -> bool:
+            return process.poll() is not None or status_of(poison) == "failed"
+
+        while status_of(poison) != "failed":
+            # A worker that is used to short jobs meets them all at once.
+            Queue.objects.pause("suspicious", by="test")
+            worker = site.worker()
+            warm_up()
+            Queue.objects.resume("suspicious")
+            eventually(lambda process=worker.process: is_over(process))  # type: ignore[misc]
+
+        good = [pk for pk in jobs if pk != poison.pk]
+        eventually(lambda: all_succeeded(good))
+        poison.refresh_from_db()
+        assert poison.losses == 3
+
+    def test_sigterm_lets_go_of_what_has_not_begun(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
+        worker = site.worker()
+        warm_up()
+        until = site.directory / "let-go"
+        long = make_job(f"{SAMPLE}.wait_for", str(until))
+        behind = Job.objects.enqueue_many(echoes(5))
+        ends_as(long, "running")
+
+        worker.signal(signal.SIGTERM)
+        worker.says("stopping")
+        until.touch()
+
+        assert worker.wait() == 0
+        assert status_of(long) == "succeeded"
+        left = Job.objects.filter(pk__in=behind).values_list("status", flat=True)
+        assert set(left) <= {"queued", "succeeded"}
+        only_what_had_not_begun_was_let_go()
+
+    def test_a_child_that_is_used_up_gives_back_the_rest(self, site: Site) -> None:
+        site.worker("--max-jobs-per-child=60")
+
+        jobs = Job.objects.enqueue_many(
+            Job(task=f"{SAMPLE}.which_process") for _ in range(300)
+        )
+
+        eventually(lambda: all_succeeded(jobs))
+        results = Job.objects.filter(pk__in=jobs).values_list("result", flat=True)
+        assert set(Counter(results).values()) == {60}
+        only_what_had_not_begun_was_let_go()
+
+    def test_a_worker_says_how_many_it_takes_and_why(
+        self, site: Site, settings: Settings
+    ) -> None:
+        settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 2}
+        site.worker()
+        eventually(lambda: Worker.objects.filter(pace__endswith="ms: 1 to a slot"))
+
+        warm_up()
+
+        eventually(lambda: Worker.objects.filter(pace__endswith="256 to a slot"))
+
+    def test_a_killed_worker_leaves_its_whole_batch_to_others(
+        self, site: Site, settings: Settings
+    ) -> None:
+        settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 2}
+        worker = site.worker()
+        warm_up()
+        jobs = Job.objects.enqueue_many(
+            Job(task=f"{SAMPLE}.nap", args=[0.005]) for _ in range(400)
+        )
+        eventually(lambda: Job.objects.filter(status="running").count() > 1)
+
+        for process in psutil.Process(worker.process.pid).children(recursive=True):
+            process.kill()
+        worker.signal(signal.SIGKILL)
+        site.worker("--processes=2")
+
+        eventually(lambda: all_succeeded(jobs), 60)
+
+
+def echoes(count: int) -> list[Job]:
+    return [Job(task=f"{SAMPLE}.echo", args=[number]) for number in range(count)]
+
+
+def warm_up() -> None:
+    """Let the workers see that jobs are short."""
+    for count in (2, 200):
+        jobs = Job.objects.enqueue_many(echoes(count))
+        eventually(lambda ids=jobs: all_succeeded(ids))  # type: ignore[misc]
+
+
+def only_what_had_not_begun_was_let_go() -> None:
+    for attempt in Attempt.objects.all():
+        assert (attempt.outcome, attempt.message) == (
+            Attempt.Outcome.RELEASED,
+            "it had not begun",
+        )
+
+
+def all_succeeded(ids: Sequence[UUID]) -> bool:
+    return Job.objects.filter(pk__in=ids, status="succeeded").count() == len(ids)
+
+
+def longest_idle(worker: int, rows: JobQuerySet, until: datetime) -> float:
+    """Seconds in which this process ran nothing, while there was something to start."""
+    own = sorted(
+        (row.started_at, row.finished_at)
+        for row in rows.filter(result=worker, started_at__isnull=False)
+        if row.started_at and row.finished_at
+    )
+    gaps = [
+        (min(start, until) - end).total_seconds()
+        for (_, end), (start, _) in pairwise(own)
+    ]
+    gaps.append((until - own[-1][1]).total_seconds())
+    return max(gaps)
