@@ -69,8 +69,9 @@ matrix-one: $(VENV)/dev.stamp
 mutants: $(VENV)/dev.stamp ## Broken builds: each must be caught by its tests (MUTANTS="name …" for some)
 	@$(BIN)/python -m tests.mutants $(MUTANTS)
 
-bench: $(VENV)/dev.stamp ## Measure: saved to started, and a save while RabbitMQ is away
-	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.latency && $(BIN)/python -m benchmarks.saving"
+bench: $(VENV)/dev.stamp ## Measure: saved to started, jobs a second, the price of a save, saving without RabbitMQ
+	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python manage.py migrate -v0 && $(BIN)/python -m benchmarks.latency && \
+		$(BIN)/python -m benchmarks.drain && $(BIN)/python -m benchmarks.enqueue && $(BIN)/python -m benchmarks.saving"
 
 recovery: $(VENV)/dev.stamp ## Measure: how soon a job runs again, and whether a worker grows (half an hour)
 	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.recovery && $(BIN)/python -m benchmarks.memory"

@@ -251,7 +251,7 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[UUID]:
               FROM {{batch}}
              WHERE jobs_job.id = batch.job_id
                AND {"TRUE" if patient else "{impatient}"}
-               AND jobs_job.status = 'running'
+               AND jobs_job.status || '' = 'running'
                AND jobs_job.attempt = batch.attempt
             RETURNING id
             """,  # noqa: S608 - words of our own

@@ -240,11 +240,11 @@ class Job(models.Model):
             )
         using = kwargs.get("using") or router.db_for_write(Job, instance=self)
         self.check_new()
-        with transaction.atomic(using=using):
-            Queue.objects.using(using).remember({self.queue})
-            super().save(*args, **kwargs)
-            signals.announce_runnable(using=using)
-            crashpoints.reach("save_before_commit")
+        Queue.objects.using(using).remember({self.queue})
+        crashpoints.reach("save_before_commit")
+        # One statement: outside of a transaction of the caller's it needs none of its own.
+        super().save(*args, **kwargs)
+        signals.announce_runnable(using=using)
 
     def get_absolute_url(self) -> str:
         return reverse("jobs:detail", args=[self.id])

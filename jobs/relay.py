@@ -44,6 +44,9 @@ CONFIRM_SECONDS = 10.0
 POLL_SECONDS = 1.0
 #: The saving process's own relay comes first: workers leave it a newborn row this long.
 NEWBORN = timedelta(seconds=2)
+#: After several jobs at once, more are to be expected: those of this time go together, in
+#: seconds. A job that comes by itself never waits.
+GATHER_SECONDS = 0.05
 #: A saving process's relay that had nothing to do this long disconnects, in seconds.
 IDLE_SECONDS = 60.0
 #: A process that ends waits this long for the broker to confirm what it saved, in seconds.
@@ -78,6 +81,7 @@ class Relay:
         # Set while nothing that this process knows of waits to be published.
         self._flushed = threading.Event()
         self._flushed.set()
+        self._busy = False
         self._heal_at = time.monotonic() + HEAL_SECONDS
         # The circuit breaker: one sick queue must not stop the others.
         self._resting: dict[str, Rest] = {}
@@ -144,6 +148,8 @@ class Relay:
         with self._lock:
             if not self._nudged.is_set() and not self._resting:
                 self._flushed.set()
+        if self._busy:
+            self._stopping.wait(GATHER_SECONDS)
         self._nudged.wait(self._poll_seconds or IDLE_SECONDS)
         with self._lock:
             idle = not self._nudged.is_set() and not self._resting
@@ -153,6 +159,7 @@ class Relay:
     def _publish_all(self) -> None:
         # Before any row is read: a broker that is away costs the process next to nothing.
         self._publisher.connect()
+        self._busy = False
         more = True
         while more and not self._stopping.is_set():
             with self._lock:
@@ -170,6 +177,7 @@ class Relay:
         if not rows:
             return False
         crashpoints.reach("relay_after_select")
+        self._busy = len(rows) > 1
         hints = [Hint(job_id=i, queue=q, priority=p) for i, q, p, _ in rows]
 
         def mark(confirmed: Sequence[Hint]) -> None:

@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         name="finish-without-status",
         file="jobs/lifecycle.py",
-        whole="               AND jobs_job.status = 'running'\n",
+        whole="               AND jobs_job.status || '' = 'running'\n",
         broken="",
         tests=("tests/test_lifecycle.py::test_an_attempt_ends_once",),
     ),
