@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import hypothesis
 import pika
@@ -21,7 +21,8 @@ from django.conf import settings as django_settings
 from django.db import connection
 from django.utils import timezone
 
-from jobs import conf, models, relay
+from jobs import conf, lifecycle, models, relay
+from jobs.lifecycle import Claim
 from jobs.models import Job, Worker
 from tests import services
 
@@ -304,6 +305,12 @@ def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
         if worker.process.poll() is None:
             worker.process.kill()
             worker.process.wait()
+
+
+def claimed(job: Job, worker: Worker) -> Claim:
+    """Claim it, as soon as no relay has it locked to mark it."""
+    (claim,) = eventually(lambda: lifecycle.claim([job.pk], worker.pk))
+    return cast(Claim, claim)
 
 
 def status_of(job: Job) -> str:

@@ -19,7 +19,7 @@ from jobs.errors import AccessRefused, BadMessage, ConfigurationError, Transport
 from jobs.message import decode, encode
 from jobs.models import Job
 from jobs.transports import rabbitmq
-from jobs.transports.base import Hint
+from jobs.transports.base import Consumer, Hint
 from tests import services
 from tests.conftest import Broker, MakeJob, available, eventually
 
@@ -278,6 +278,55 @@ class TestPublishing:
             publisher.publish([hint()], 5)
         assert len(publisher.publish([hint()], 5).confirmed) == 1
         publisher.close()
+
+
+@pytest.mark.django_db
+class TestHolding:
+    """How many hints a consumer has at hand changes while it consumes."""
+
+    @pytest.fixture
+    def consumer(self, broker: Broker) -> Iterator[Consumer]:
+        consumer = transports.consumer("default", prefetch=2, wake=lambda: None)
+        consumer.start()
+        yield consumer
+        consumer.stop()
+
+    def test_it_holds_as_many_as_it_was_told_last(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        broker: Broker,
+        consumer: Consumer,
+    ) -> None:
+        hints = [hint() for _ in range(100)]
+        publisher.publish(hints, 10)
+        consumer.consume(["default"])
+        eventually(lambda: broker.count() == 98)
+
+        consumer.hold(40)
+        eventually(lambda: broker.count() == 58)  # and the two that it had
+        held = consumer.fetch(100)
+        assert len({delivery.job_id for delivery in held}) == 42
+
+        time.sleep(rabbitmq.HOLD_SECONDS)
+        consumer.hold(2)
+        consumer.acknowledge(held)
+        eventually(lambda: broker.count() == 56)
+        assert len(consumer.fetch(100)) == 2
+
+    def test_several_queues_share_it(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        broker: Broker,
+        consumer: Consumer,
+    ) -> None:
+        publisher.publish([hint(q) for q in ("a", "b") for _ in range(50)], 10)
+        consumer.consume(["a", "b"])
+
+        consumer.hold(40)
+
+        # It may have had two of each already.
+        eventually(lambda: {broker.count("a"), broker.count("b")} <= {28, 30})
+        broker.delete("a", "b")
 
 
 @pytest.mark.django_db(transaction=True)

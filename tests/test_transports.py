@@ -16,7 +16,7 @@ from jobs import conf, lifecycle, relay, transports
 from jobs.models import Job, Worker
 from jobs.transports.base import Consumer, Delivery
 from jobs.worker.consumer import ClaimingConsumer
-from tests.conftest import MakeJob, eventually
+from tests.conftest import MakeJob, claimed, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -114,7 +114,7 @@ def test_a_queue_can_be_left_and_the_others_go_on(
     for _ in range(2):
         job = make_job()
         assert fetch(waiting, 1)[0].job_id == job.id
-        lifecycle.claim([job.id], worker_row.id)
+        claimed(job, worker_row)
     assert remains_empty(waiting)
 
 
@@ -126,8 +126,7 @@ def test_what_was_fetched_of_a_queue_that_is_left_can_still_be_acknowledged(
     deliveries = fetch(waiting, 1)
 
     waiting.consume(["default"])
-    (claim,) = lifecycle.claim([job.id], worker_row.id)
-    lifecycle.finish([lifecycle.succeeded(claim, None)])
+    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), None)])
     waiting.acknowledge(deliveries)
     waiting.stop()
 
@@ -187,8 +186,7 @@ def test_what_is_acknowledged_does_not_come_again(
     job = make_job()
     first = consumer()
     deliveries = fetch(first, 1)
-    (claim,) = lifecycle.claim([job.id], worker_row.id)
-    lifecycle.finish([lifecycle.succeeded(claim, None)])
+    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), None)])
 
     first.acknowledge(deliveries)
     first.stop()

@@ -41,6 +41,7 @@ class DatabaseConsumer:
         self._queues: tuple[str, ...] = ()
         self._paused = False
         self._look_at = 0.0
+        self._more = False  # than were fetched, perhaps
         self._data_version: int | None = None
 
     def __str__(self) -> str:
@@ -59,6 +60,8 @@ class DatabaseConsumer:
     def ready(self) -> bool:
         if self._paused or not self._queues:
             return False
+        if self._more:
+            return True
         if time.monotonic() < self._look_at and not self._somebody_committed():
             return False
         # A look takes no lock, and is all that an idle worker costs.
@@ -67,8 +70,7 @@ class DatabaseConsumer:
 
     def fetch(self, limit: int) -> list[Delivery]:
         rows = self._due(TAKE, limit)
-        if len(rows) == limit:
-            self._look_at = 0.0  # there may be more: look again as soon as possible
+        self._more = len(rows) == limit
         return [Delivery(job_id=UUID(str(job_id))) for (job_id,) in rows]
 
     def _due(self, statement: str, limit: int) -> list[tuple[Any, ...]]:

@@ -227,7 +227,7 @@ class RabbitMQConsumer:
         self._addresses = random.sample(list(addresses), k=len(addresses))
         self._connections = enumerate(itertools.cycle(self._addresses), start=1)
         self._topology = topology
-        self._prefetch = prefetch
+        self._slots = self._prefetch = prefetch
         self._hold_at = 0.0
         # The supervisor knows that something waits here: it need not be told of each hint.
         self._told = False
@@ -263,10 +263,12 @@ class RabbitMQConsumer:
         self._want()
 
     def hold(self, count: int) -> None:
+        # A prefetch is a queue's own. Each of them may be the only one that has jobs.
+        share = max(self._slots, count // max(1, len(self._queues)))
         now = time.monotonic()
-        if count != self._prefetch and now >= self._hold_at:
+        if share != self._prefetch and now >= self._hold_at:
             self._hold_at = now + HOLD_SECONDS
-            self._prefetch = count
+            self._prefetch = share
             self._call(lambda session: session.hold())
 
     def ready(self) -> bool:

@@ -20,7 +20,15 @@ from jobs.transports import rabbitmq
 from jobs.worker import consumer as worker_consumer
 from jobs.worker.consumer import ClaimingConsumer
 from tests import services
-from tests.conftest import Broker, MakeJob, Site, ends_as, eventually, status_of
+from tests.conftest import (
+    Broker,
+    MakeJob,
+    Site,
+    claimed,
+    ends_as,
+    eventually,
+    status_of,
+)
 from tests.proxy import Proxy
 
 pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
@@ -72,8 +80,7 @@ def claims(claiming: ClaimingConsumer, worker: Worker, count: int) -> set[Any]:
 
 
 def succeed(job: Job, worker: Worker) -> None:
-    (claim,) = lifecycle.claim([job.id], worker.id)
-    lifecycle.finish([lifecycle.succeeded(claim, None)])
+    lifecycle.finish([lifecycle.succeeded(claimed(job, worker), None)])
 
 
 # A queue that is sick

@@ -39,6 +39,7 @@ from tests.conftest import (
     Site,
     a_moment_ago,
     available,
+    claimed,
     ends_as,
     eventually,
     status_of,
@@ -419,7 +420,7 @@ class TestConnections:
     ) -> None:
         """Nor the relay, nor the rescuer, nor the pruner."""
         locked, orphan, old = make_job(), make_job(), make_job()
-        lifecycle.claim([orphan.id], worker_row.id)
+        claimed(orphan, worker_row)
         Worker.objects.filter(pk=worker_row.pk).update(lease_until=a_moment_ago())
         # As it is saved: the relay cannot mark it, nor a worker claim it.
         psql.execute(
