@@ -51,9 +51,9 @@ MUTANTS = (
     # What is in hand together does not suffer together.
     Mutant(
         name="suspects-together",
-        file="jobs/worker/supervisor.py",
-        whole="        if not any(claim.losses for claim in claims):\n",
-        broken="        if True:\n",
+        file="jobs/worker/dealer.py",
+        whole="            if claim.losses and spare <= 0:\n",
+        broken="            if False:\n",
         tests=(
             "tests/test_batches.py::TestWorkers::"
             "test_what_kills_whole_workers_takes_no_other_job_along[database]",
@@ -73,9 +73,9 @@ MUTANTS = (
     ),
     Mutant(
         name="nothing-is-taken-back",
-        file="jobs/worker/supervisor.py",
-        whole="                held_up > HELD_UP_SECONDS\n",
-        broken="                held_up > 3600\n",
+        file="jobs/worker/dealer.py",
+        whole="each.held_up() > HELD_UP_SECONDS and",
+        broken="each.held_up() > 3600 and",
         tests=(
             "tests/test_batches.py::TestWorkers::"
             "test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere[database]",

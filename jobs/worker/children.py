@@ -88,6 +88,11 @@ class Child:
         """What it runs. It reports in pieces: some of it may have ended a moment ago."""
         return islice(self.running.values(), self.slots)
 
+    @property
+    def can_be_recalled(self) -> bool:
+        """Whether it has something that it has not begun, and was not asked for it."""
+        return len(self.running) > self.slots and not self.recalled
+
     def recall(self) -> None:
         """Ask for what it has not begun. It answers with what there is to take back."""
         self.recalled = True

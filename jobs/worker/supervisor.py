@@ -14,7 +14,6 @@ import os
 import selectors
 import signal
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -35,11 +34,11 @@ from jobs.relay import Relay
 from jobs.statuses import Status
 from jobs.worker import child, outcomes
 from jobs.worker.child import Limits
-from jobs.worker.children import HELD_UP_SECONDS, STOP_SECONDS, Child, Running
+from jobs.worker.children import STOP_SECONDS, Child, Running
 from jobs.worker.consumer import ClaimingConsumer
+from jobs.worker.dealer import NOT_BEGUN, Dealer
 from jobs.worker.forkserver import Exited, ForkServer, Spawned
 from jobs.worker.lease import Lease
-from jobs.worker.pace import UNKNOWN_SECONDS, Pace
 
 logger = logging.getLogger("jobs.worker")
 
@@ -51,11 +50,6 @@ CANCELLED_SECONDS = 1.0
 FORGOTTEN_SECONDS = 10.0
 #: How long the last acknowledgements, records and goodbyes may take, in seconds.
 LAST_WORDS_SECONDS = 5.0
-#: How long a claimed job may wait for a child of ours to begin it, in seconds. Then it is
-#: anybody's again.
-RETURN_SECONDS = 0.5
-#: What is told of such an attempt.
-NOT_BEGUN = "it had not begun"
 #: How often to look for queues that are new, paused or resumed, in seconds.
 QUEUES_SECONDS = 2.0
 #: A loop that stood still, or had nobody to run a job, for this long is trouble, in seconds.
@@ -95,9 +89,6 @@ class Supervisor:
         self._spawning = 0
         self._spawn_at = 0.0
         self._spawn_delays = backoff.reconnect_delays()
-        self._pace = Pace()
-        # Claimed, and no child has it: until when each may wait here for one (monotonic).
-        self._claimed: deque[tuple[float, Claim]] = deque()
         self._unrecorded: list[Outcome] = []
         self._database_at = 0.0
         self._database_delays = backoff.reconnect_delays()
@@ -119,6 +110,9 @@ class Supervisor:
         self._selector.register(forkserver, selectors.EVENT_READ, self._hear_forkserver)
 
         slots = processes * self._threads
+        self._dealer = Dealer(
+            self._children, slots, kill=lambda each: forkserver.kill(each.pid)
+        )
         configuration = conf.current()
         self._queues, self._paused = self._look_at_queues()
         self._lease = Lease(
@@ -126,7 +120,7 @@ class Supervisor:
             slots=slots,
             queues=self._chosen_queues or (),
             trouble=self._trouble,
-            pace=lambda: str(self._pace),
+            pace=lambda: str(self._dealer.pace),
         )
         self._consumer = ClaimingConsumer(
             transports.consumer(self._alias, prefetch=slots, wake=self._wake),
@@ -184,8 +178,7 @@ class Supervisor:
         self._heed_stops()
         self._heed_the_lease()
         self._heed_limits()
-        self._give_back()
-        self._hand_out()
+        self._deal()
         self._keep_children()
         self._consumer.acknowledge_early()
         if time.monotonic() < self._database_at:
@@ -195,7 +188,7 @@ class Supervisor:
             self._release_forgotten()
             self._heed_cancellations()
             self._claim()
-            self._hand_out()
+            self._deal()
             if self._burst and self._stop_at is None and self._nothing_is_left():
                 self._stop(self._grace, OK)
             self._database_delays = backoff.reconnect_delays()
@@ -275,8 +268,7 @@ class Supervisor:
         if now < self._forgotten_at:
             return
         self._forgotten_at = now + FORGOTTEN_SECONDS
-        known = {i for each in self._children.values() for i in each.running}
-        known |= {claim.job_id for _, claim in self._claimed}
+        known = {claim.job_id for claim in self._dealer.held()}
         known |= {outcome.claim.job_id for outcome in self._unrecorded}
         forgotten = [
             lifecycle.released(
@@ -306,99 +298,28 @@ class Supervisor:
             transport.pause()
             return
         self._notice_queues()
-        transport.hold(self._pace.hints(self._processes * self._threads))
-        if (room := self._room - len(self._claimed)) > 0:
+        transport.hold(self._dealer.hints())
+        if (room := self._dealer.room) > 0:
             transport.resume()
             try:
                 claims = self._consumer.claim(room, self._lease.worker_id)
             except IntegrityError as error:
                 # A failover has lost this worker's row. Its lease makes it another one.
                 raise OperationalError(*error.args) from error
-            until = time.monotonic() + RETURN_SECONDS
-            self._claimed.extend(
-                (until, claim) for claim in self._part_suspects(claims)
-            )
+            self._unrecorded += self._dealer.take(claims)
             if self._consumer.met_a_pause:
                 self._queues_at = 0.0  # look now: what was fetched of it is given back
         elif self._consumer.has_waited_too_long():
             transport.pause()
 
-    def _part_suspects(self, claims: list[Claim]) -> list[Claim]:
-        """Of jobs that were lost before, keep one to a slot, and no others in hand with it.
-
-        One of them may be what killed a whole worker. Those that were in its hand with it
-        must not be there the next time, or they would be quarantined along with it.
-        """
-        if not any(claim.losses for claim in claims):
-            return claims
-        held = [claim for _, claim in self._claimed]
-        for each in self._children.values():
-            held += [running.claim for running in each.running.values()]
-        spare = self._processes * self._threads - sum(c.losses > 0 for c in held)
-        kept = []
-        for claim in claims:
-            if claim.losses and spare <= 0:
-                self._pace.stumble(UNKNOWN_SECONDS)
-                self._unrecorded.append(lifecycle.released(claim, NOT_BEGUN))
-                continue
-            spare -= claim.losses > 0
-            kept.append(claim)
-        return kept
-
-    @property
-    def _room(self) -> int:
-        """How many more jobs the children can take."""
-        per_slot = self._pace.per_slot
-        return sum(each.room(per_slot) for each in self._children.values())
-
-    def _hand_out(self) -> None:
-        """Deal what is claimed to the children, the one with the most room first."""
-        while self._claimed and self._room:
-            per_slot = self._pace.per_slot
-            able = sorted(
-                self._children.values(), key=lambda each: -each.room(per_slot)
-            )
-            for position, each in enumerate(able):
-                fair = math.ceil(len(self._claimed) / (len(able) - position))
-                count = min(fair, each.room(per_slot))
-                if count > 0:
-                    claims = [self._claimed.popleft()[1] for _ in range(count)]
-                    self._hand(each, claims)
-
-    def _hand(self, chosen: Child, claims: Sequence[Claim]) -> None:
-        try:
-            chosen.hand(claims)
-        except OSError:
-            # It has died, or does not read. Its end will be heard, and releases the jobs.
-            self._forkserver.kill(chosen.pid)
-        crashpoints.reach("job_handed_out")
-
-    def _give_back(self) -> None:
-        """What no child came to begin goes back to where others may take it."""
-        now = time.monotonic()
-        for each in self._children.values():
-            held_up = each.held_up()
-            if (
-                held_up > HELD_UP_SECONDS
-                and len(each.running) > each.slots
-                and not each.recalled
-            ):
-                # It has not ended, and shows already that jobs are not so short.
-                self._pace.stumble(held_up)
-                self._recall(each)
-        gone = self._stop_at is not None or not self._lease.is_trusted
-        for _ in range(len(self._claimed)):
-            until, claim = self._claimed.popleft()
-            if gone or until <= now or claim.worker != self._lease.worker_id:
-                self._unrecorded.append(lifecycle.released(claim, NOT_BEGUN))
-            else:
-                self._claimed.append((until, claim))
-
-    def _recall(self, busy: Child) -> None:
-        try:
-            busy.recall()
-        except OSError:
-            self._forkserver.kill(busy.pid)
+    def _deal(self) -> None:
+        """Have the children hold what they can soon begin, and nobody hold the rest."""
+        self._dealer.recall_held_up()
+        is_ours = self._stop_at is None and self._lease.is_trusted
+        self._unrecorded += self._dealer.let_go(
+            self._lease.worker_id if is_ours else None
+        )
+        self._dealer.deal()
 
     def _tell(self, listener: Child, message: dict[str, Any]) -> None:
         try:
@@ -531,11 +452,7 @@ class Supervisor:
         for report in message.get("reports", ()):
             self._take_report(sender, report)
         if "returned" in message:
-            sender.recalled = False
-            until = time.monotonic() + RETURN_SECONDS
-            for job_id in reversed(message["returned"]):
-                claim = sender.running.pop(UUID(job_id)).claim
-                self._claimed.appendleft((until, claim))
+            self._dealer.take_back(sender, message["returned"])
         sender.begin()
         if sender.retiring and not sender.running and not sender.dismissed:
             sender.dismiss()
@@ -543,7 +460,7 @@ class Supervisor:
     def _take_report(self, sender: Child, report: dict[str, Any]) -> None:
         claim = sender.running.pop(UUID(report["job"])).claim
         crashpoints.reach("report_received")
-        self._pace.learn(report["seconds"])
+        self._dealer.pace.learn(report["seconds"])
         sender.retiring = sender.retiring or "retire" in report
         outcome = outcomes.of_report(claim, report)
         if outcome is None:
@@ -620,9 +537,7 @@ class Supervisor:
         self._stop_at = time.monotonic() + grace
         self._exit_code = self._exit_code or exit_code
         self._consumer.transport.pause()
-        for each in self._children.values():
-            if len(each.running) > each.slots:
-                self._recall(each)
+        self._dealer.recall()
 
     def _kill(self, busy: Child) -> None:
         """Its jobs are released once the kernel says that it is dead, not before."""
@@ -635,9 +550,7 @@ class Supervisor:
 
     @property
     def _holds_jobs(self) -> bool:
-        return bool(self._claimed or self._unrecorded) or any(
-            each.running for each in self._children.values()
-        )
+        return bool(self._unrecorded) or any(True for _ in self._dealer.held())
 
     def _is_over(self) -> bool:
         if self._stop_at is None:
@@ -701,16 +614,14 @@ class Supervisor:
         moments = [self._database_at, self._spawn_at]
         if self._stop_at is not None:
             moments.append(self._stop_at)
-        moments += [until for until, _ in self._claimed]
+        moments += self._dealer.moments()
         for each in self._children.values():
             moments += [running.next_moment for running in each.begun()]
-            if len(each.running) > each.slots and not each.recalled:
-                moments.append(now + max(0.001, HELD_UP_SECONDS - each.held_up()))
         waits = [moment - now for moment in moments if moment > now]
         waits.append(self._consumer.transport.poll_seconds or TURN_SECONDS)
         if (left := self._consumer.seconds_to_give_back()) is not None:
             waits.append(left)
-        if self._room and (locked := self._consumer.patience) is not None:
+        if self._dealer.room > 0 and (locked := self._consumer.patience) is not None:
             waits.append(locked)
         return max(0.0, min(waits))
 

@@ -1,0 +1,154 @@
+"""Deals claimed jobs out to the children, and takes back what none of them can begin soon.
+
+claimed ─▶ waiting here ─▶ in hand of a child ─▶ begun
+              │    ▲              │
+              ▼    └── recalled ──┘  (behind a job that turned out to be long)
+           queued again, for any worker
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from uuid import UUID
+
+from jobs import crashpoints, lifecycle
+from jobs.lifecycle import Claim, Outcome
+from jobs.worker.children import HELD_UP_SECONDS, Child
+from jobs.worker.pace import UNKNOWN_SECONDS, Pace
+
+#: How long a claimed job may wait for a child of ours, in seconds. Then it is anybody's.
+WAIT_SECONDS = 0.5
+#: What is told of an attempt that came to nothing in this way.
+NOT_BEGUN = "it had not begun"
+
+
+class Dealer:
+    """What the children of a worker have in hand, and what waits for them.
+
+    `children` are the supervisor's own. `kill` ends one that has died already or does not
+    read: its end will be heard, and settles what it had in hand.
+    """
+
+    def __init__(
+        self, children: Mapping[int, Child], slots: int, kill: Callable[[Child], None]
+    ) -> None:
+        self.pace = Pace()
+        self._children = children
+        self._slots = slots
+        self._kill = kill
+        # Until when each may wait here (monotonic).
+        self._waiting: deque[tuple[float, Claim]] = deque()
+
+    @property
+    def room(self) -> int:
+        """For how many more claimed jobs there is a place."""
+        return self._places() - len(self._waiting)
+
+    def hints(self) -> int:
+        """How many hints to have at hand."""
+        return self.pace.hints(self._slots)
+
+    def held(self) -> Iterator[Claim]:
+        """All that is claimed and has not ended, waiting here or in hand of a child."""
+        for _, claim in self._waiting:
+            yield claim
+        for each in self._children.values():
+            for running in each.running.values():
+                yield running.claim
+
+    def take(self, claims: Iterable[Claim]) -> list[Outcome]:
+        """These are to be dealt out. Returns those that had better not be.
+
+        Of jobs that were lost before, there is one to a slot: one of them may be what kills
+        whole workers. Those that were in its hand with it must not be there the next time, or
+        they would be quarantined along with it.
+        """
+        claims = list(claims)
+        spare = len(claims)
+        if any(claim.losses for claim in claims):
+            spare = self._slots - sum(claim.losses > 0 for claim in self.held())
+        until = time.monotonic() + WAIT_SECONDS
+        refused = []
+        for claim in claims:
+            if claim.losses and spare <= 0:
+                self.pace.stumble(UNKNOWN_SECONDS)
+                refused.append(lifecycle.released(claim, NOT_BEGUN))
+            else:
+                spare -= claim.losses > 0
+                self._waiting.append((until, claim))
+        return refused
+
+    def deal(self) -> None:
+        """Give what waits to the children, most to the one with the most room."""
+        while self._waiting and self._places():
+            per_slot = self.pace.per_slot
+            able = sorted(
+                self._children.values(), key=lambda each: -each.room(per_slot)
+            )
+            for position, each in enumerate(able):
+                fair = math.ceil(len(self._waiting) / (len(able) - position))
+                count = min(fair, each.room(per_slot))
+                if count > 0:
+                    self._hand(each, [self._waiting.popleft()[1] for _ in range(count)])
+
+    def recall_held_up(self) -> None:
+        """Ask back what waits in a child behind a job that is not as short as it should be."""
+        for each in self._children.values():
+            if each.held_up() > HELD_UP_SECONDS and each.can_be_recalled:
+                # It has not ended, and shows already that jobs are not so short.
+                self.pace.stumble(each.held_up())
+                self._recall(each)
+
+    def recall(self) -> None:
+        """Ask back all that has not begun."""
+        for each in self._children.values():
+            if each.can_be_recalled:
+                self._recall(each)
+
+    def take_back(self, sender: Child, job_ids: Iterable[str]) -> None:
+        """A child has answered that it did not begin these: they come first now."""
+        sender.recalled = False
+        until = time.monotonic() + WAIT_SECONDS
+        claims = [sender.running.pop(UUID(job_id)).claim for job_id in job_ids]
+        self._waiting.extendleft((until, claim) for claim in reversed(claims))
+
+    def let_go(self, worker: UUID | None) -> list[Outcome]:
+        """What waited for too long, or was not claimed by `worker`: anybody may run it."""
+        now = time.monotonic()
+        waiting, self._waiting = self._waiting, deque()
+        gone = []
+        for until, claim in waiting:
+            if until > now and claim.worker == worker:
+                self._waiting.append((until, claim))
+            else:
+                gone.append(lifecycle.released(claim, NOT_BEGUN))
+        return gone
+
+    def moments(self) -> Iterator[float]:
+        """When there will be something to do here, on the monotonic clock."""
+        now = time.monotonic()
+        for until, _ in self._waiting:
+            yield max(until, now + 0.001)
+        for each in self._children.values():
+            if each.can_be_recalled:
+                yield now + max(0.001, HELD_UP_SECONDS - each.held_up())
+
+    def _places(self) -> int:
+        per_slot = self.pace.per_slot
+        return sum(each.room(per_slot) for each in self._children.values())
+
+    def _hand(self, chosen: Child, claims: list[Claim]) -> None:
+        try:
+            chosen.hand(claims)
+        except OSError:
+            self._kill(chosen)
+        crashpoints.reach("job_handed_out")
+
+    def _recall(self, busy: Child) -> None:
+        try:
+            busy.recall()
+        except OSError:
+            self._kill(busy)
