@@ -4,7 +4,7 @@
 
 One worker of two children and 16 slots on the database and broker of the environment. Jobs are enqueued
 in chunks, so that there is always something to do, and deleted when they are done. Memory is
-PSS: what a process shares is counted once. The first tenth of the jobs warms caches up.
+USS: what no other process shares with it. The first tenth of the jobs warms caches up.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def measure(pid: int) -> dict[str, Use]:
     family |= {f"child {each.pid}": each for each in server.children()}
     return {
         name: Use(
-            each.memory_full_info().pss / 1024, each.num_fds(), each.num_threads()
+            each.memory_full_info().uss / 1024, each.num_fds(), each.num_threads()
         )
         for name, each in family.items()
     }
@@ -112,7 +112,7 @@ def forget() -> None:
 def show(marks: list[tuple[int, dict[str, Use]]]) -> None:
     carrier = "RabbitMQ" if conf.current().uses_rabbitmq else "the job table"
     (warm, first), (end, last) = marks[0], marks[-1]
-    print(f"PSS in KiB, on {connection.vendor} and {carrier}")
+    print(f"USS in KiB, on {connection.vendor} and {carrier}")
     print(f"{'':16}{warm:>10,}{end:>10,}{'growth':>10}  descriptors  threads")
     for name, was in first.items():
         now = last[name]

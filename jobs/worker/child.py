@@ -111,7 +111,7 @@ class Child:
                 if self._may_gather() and not _readable(self._channel, GATHER_SECONDS):
                     self._flush()
                     continue
-                data = self._channel.recv(1 << 20)
+                data = self._channel.recv(1 << 16)
                 if not data:
                     return
                 *lines, unread = (unread + data).split(b"\n")

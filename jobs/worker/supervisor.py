@@ -432,7 +432,7 @@ class Supervisor:
         if sender.fileno() < 0:
             return False  # buried earlier in this very turn
         try:
-            data = sender.channel.recv(1 << 20)
+            data = sender.channel.recv(1 << 16)
         except OSError:
             data = b""
         if not data:
