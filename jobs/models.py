@@ -396,7 +396,7 @@ class Attempt(models.Model):
     class Outcome(models.TextChoices):
         FAILED = "failed", _("Failed")
         LOST = "lost", _("Lost: its process died")
-        RELEASED = "released", _("Released: its worker was stopped")
+        RELEASED = "released", _("Released: its worker gave it back")
         INTERRUPTED = "interrupted", _("Interrupted: the database got in its way")
         SNOOZED = "snoozed", _("Snoozed: it asked for a later time")
         CANCELLED = "cancelled", _("Cancelled")

@@ -89,7 +89,7 @@ class Migration(migrations.Migration):
                 ('number', models.PositiveIntegerField(verbose_name='attempt')),
                 ('started_at', models.DateTimeField(verbose_name='started')),
                 ('finished_at', models.DateTimeField(verbose_name='finished')),
-                ('outcome', models.CharField(choices=[('failed', 'Failed'), ('lost', 'Lost: its process died'), ('released', 'Released: its worker was stopped'), ('interrupted', 'Interrupted: the database got in its way'), ('snoozed', 'Snoozed: it asked for a later time'), ('cancelled', 'Cancelled')], max_length=11, verbose_name='outcome')),
+                ('outcome', models.CharField(choices=[('failed', 'Failed'), ('lost', 'Lost: its process died'), ('released', 'Released: its worker gave it back'), ('interrupted', 'Interrupted: the database got in its way'), ('snoozed', 'Snoozed: it asked for a later time'), ('cancelled', 'Cancelled')], max_length=11, verbose_name='outcome')),
                 ('exception', models.CharField(default='', max_length=255, verbose_name='exception')),
                 ('message', models.TextField(default='', verbose_name='message')),
                 ('traceback', models.TextField(default='', verbose_name='traceback')),

@@ -43,4 +43,11 @@ class Pace:
         return max(step for step in STEPS if step <= max(1.0, math.floor(fitting)))
 
     def __str__(self) -> str:
-        return f"a job takes {self.mean * 1000:.3g} ms: {self.per_slot} to a slot"
+        milliseconds = self.mean * 1000
+        if milliseconds < 10:
+            mean = f"{milliseconds:.2g} ms"
+        elif milliseconds < 1000:
+            mean = f"{milliseconds:.0f} ms"
+        else:
+            mean = f"{self.mean:.0f} s"
+        return f"a job takes about {mean}: {self.per_slot} to a slot"
