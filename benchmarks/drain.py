@@ -10,13 +10,9 @@ its first attempt. The queue is one of the benchmark's own, and its rows are del
 
 import argparse
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 
 import django
-import psutil
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
 django.setup()
@@ -25,6 +21,7 @@ from django.contrib.auth.models import Group  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.db.models import Max, Min  # noqa: E402
 
+from benchmarks.harness import carrier, cpu_seconds, start_worker, until  # noqa: E402
 from jobs import conf  # noqa: E402
 from jobs.models import Job, JobQuerySet  # noqa: E402
 
@@ -38,17 +35,16 @@ def main() -> None:
     parser.add_argument("--task", default="nothing")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    carrier = "RabbitMQ" if conf.current().uses_rabbitmq else "the job table"
     print(
-        f"{options.jobs} jobs of {options.task!r} on {connection.vendor} and {carrier}"
+        f"{options.jobs} jobs of {options.task!r} on {connection.vendor} and {carrier()}"
     )
     clean()
     try:
         fill(options.jobs, options.task)
-        workers = [start() for _ in range(options.workers)]
+        workers = [start_worker(QUEUE) for _ in range(options.workers)]
         try:
             wait(options.jobs)
-            spent = [cpu(worker.pid) for worker in workers]
+            spent = [cpu_seconds(worker.pid) for worker in workers]
         finally:
             for worker in workers:
                 worker.terminate()
@@ -68,26 +64,16 @@ def fill(count: int, task: str) -> None:
     committed = time.monotonic()
     print(f"rows committed: {count / (committed - begun):,.0f}/s")
     if conf.current().uses_rabbitmq:
-        until(lambda: not rows().filter(published_at=None).exists())
+        until(
+            lambda: not rows().filter(published_at=None).exists(), PATIENCE_SECONDS, 0.2
+        )
         print(f"published and confirmed: {count / (time.monotonic() - begun):,.0f}/s")
-
-
-def start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "manage.py",
-            "runworker",
-            f"--queues={QUEUE}",
-            "--processes=2",
-        ],
-        stdout=subprocess.DEVNULL,
-    )
 
 
 def wait(count: int) -> None:
     # Asked in a way that costs the database nothing.
-    until(lambda: not rows().filter(status__in=["queued", "running"]).exists())
+    left = rows().filter(status__in=["queued", "running"])
+    until(lambda: not left.exists(), PATIENCE_SECONDS, 0.2)
 
 
 def report(count: int, spent: list[list[float]]) -> None:
@@ -103,22 +89,8 @@ def report(count: int, spent: list[list[float]]) -> None:
     )
 
 
-def cpu(pid: int) -> list[float]:
-    supervisor = psutil.Process(pid)
-    times = [each.cpu_times() for each in [supervisor, *supervisor.children(True)]]
-    return [each.user + each.system for each in times]
-
-
 def rows() -> JobQuerySet:
     return Job.objects.filter(queue=QUEUE)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit(f"not done within {PATIENCE_SECONDS:.0f} s")
-        time.sleep(0.2)
 
 
 def clean() -> None:

@@ -11,19 +11,16 @@ the status was recorded. The queue is one of the benchmark's own, and its rows a
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import time
 
 import django
-import psutil
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
 django.setup()
 
 from django.db import connection  # noqa: E402
 
-from jobs import conf  # noqa: E402
+from benchmarks.harness import carrier, cpu_seconds, start_worker, until  # noqa: E402
 from jobs.models import Job  # noqa: E402
 
 QUEUE = "benchmark-latency"
@@ -35,16 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=200)
     count = parser.parse_args().jobs
-    worker = subprocess.Popen(
-        [
-            sys.executable,
-            "manage.py",
-            "runworker",
-            f"--queues={QUEUE}",
-            "--processes=2",
-        ],
-        stdout=subprocess.DEVNULL,
-    )
+    worker = start_worker(QUEUE)
     try:
         save_and_wait(20)  # the first ones wait for the worker's own start
         Job.objects.filter(queue=QUEUE).delete()
@@ -61,17 +49,13 @@ def save_and_wait(count: int) -> None:
     for _ in range(count):
         Job(task="jobs.tasks.simulate_work", args=["Hello"], queue=QUEUE).save()
         time.sleep(INTERVAL_SECONDS)
-    deadline = time.monotonic() + 60
-    while Job.objects.filter(queue=QUEUE, status="succeeded").count() < count:
-        if time.monotonic() > deadline:
-            sys.exit(f"not all of {count} jobs succeeded within 60 s")
-        time.sleep(0.1)
+    done = Job.objects.filter(queue=QUEUE, status="succeeded")
+    until(lambda: done.count() >= count, 60, 0.1)
 
 
 def report() -> None:
     rows = Job.objects.filter(queue=QUEUE)
-    carrier = "RabbitMQ" if conf.current().uses_rabbitmq else "the job table"
-    print(f"{rows.count()} jobs on {connection.vendor} and {carrier}, milliseconds")
+    print(f"{rows.count()} jobs on {connection.vendor} and {carrier()}, milliseconds")
     print(f"{'':24}{'p50':>8}{'p99':>8}{'max':>8}")
     for name, moment in ("started", "started_at"), ("succeeded", "finished_at"):
         spans = sorted(
@@ -86,14 +70,9 @@ def report() -> None:
 def idle_share(pid: int) -> float:
     """CPU seconds a second of a worker and its children while nothing happens."""
 
-    def used() -> float:
-        supervisor = psutil.Process(pid)
-        times = [each.cpu_times() for each in [supervisor, *supervisor.children(True)]]
-        return sum(each.user + each.system for each in times)
-
-    before = used()
+    before = sum(cpu_seconds(pid))
     time.sleep(IDLE_SECONDS)
-    return (used() - before) / IDLE_SECONDS
+    return (sum(cpu_seconds(pid)) - before) / IDLE_SECONDS
 
 
 if __name__ == "__main__":

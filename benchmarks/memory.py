@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import django
@@ -24,7 +23,7 @@ django.setup()
 from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 
-from jobs import conf  # noqa: E402
+from benchmarks.harness import carrier, until  # noqa: E402
 from jobs.models import Job, Queue  # noqa: E402
 
 QUEUE = "benchmark-memory"
@@ -72,23 +71,16 @@ def main() -> None:
 
 def work(count: int) -> None:
     """Enqueue so many jobs, and wait for their end."""
+    queued = Job.objects.filter(queue=QUEUE, status="queued")
     for begin in range(0, count, CHUNK):
         Job.objects.enqueue_many(
             Job(task="jobs.tasks.simulate_work", args=["Hello"], queue=QUEUE)
             for _ in range(min(CHUNK, count - begin))
         )
-        wait(lambda: Job.objects.filter(queue=QUEUE, status="queued").count() < CHUNK)
+        until(lambda: queued.count() < CHUNK, PATIENCE_SECONDS, 0.05)
         Job.objects.filter(queue=QUEUE, status="succeeded").delete()
     left = Job.objects.filter(queue=QUEUE).exclude(status="succeeded")
-    wait(lambda: not left.exists())
-
-
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit(f"a chunk of jobs was not done within {PATIENCE_SECONDS:.0f} s")
-        time.sleep(0.05)
+    until(lambda: not left.exists(), PATIENCE_SECONDS, 0.05)
 
 
 def measure(pid: int) -> dict[str, Use]:
@@ -110,9 +102,8 @@ def forget() -> None:
 
 
 def show(marks: list[tuple[int, dict[str, Use]]]) -> None:
-    carrier = "RabbitMQ" if conf.current().uses_rabbitmq else "the job table"
     (warm, first), (end, last) = marks[0], marks[-1]
-    print(f"USS in KiB, on {connection.vendor} and {carrier}")
+    print(f"USS in KiB, on {connection.vendor} and {carrier()}")
     print(f"{'':16}{warm:>10,}{end:>10,}{'growth':>10}  descriptors  threads")
     for name, was in first.items():
         now = last[name]

@@ -23,7 +23,7 @@ _WORDS = {
         "now": "statement_timestamp()",
         "later": "statement_timestamp() + batch.delay * interval '1 second'",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
-        # True, for this transaction: in the same breath, and not in a question of its own.
+        # True, for this transaction only: a pooler may give the session to somebody else.
         "without_disk": "(SELECT set_config('synchronous_commit', 'off', true)) <> ''",
         "impatient": f"(SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true)) <> ''",
         # An array is looked up in an index, item by item, whatever the statistics say.
@@ -84,11 +84,8 @@ def bound_locks(alias: str) -> None:
     """Have no statement of the open transaction wait long for a lock of somebody's."""
     connection = connections[alias]
     if connection.vendor == "postgresql":
-        # For this transaction only: a pooler may give the session to somebody else.
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT]
-            )
+            cursor.execute(f"SELECT {_WORDS[connection.vendor]['impatient']}")
 
 
 def is_locked(error: Exception) -> bool:

@@ -54,9 +54,7 @@ class Child:
     unread: bytes = b""
     killed: bool = False  # by us: its jobs are not to blame
     retiring: bool = False  # another one takes its place
-    recalled: bool = (
-        False  # it was asked for what it has not begun, and has not answered
-    )
+    recalled: bool = False  # it owes an answer to what it has not begun
     dismissed: bool = False  # it was told that no more jobs will come
     _handed: int = 0
 

@@ -100,6 +100,7 @@ class ClaimingConsumer:
         return max(0.0, since + GIVE_BACK_SECONDS - time.monotonic())
 
     def has_waited_too_long(self) -> bool:
+        """Whether a hint lies here that another worker might have run by now."""
         return self.seconds_to_give_back() == 0.0
 
     def _claim_once(self, limit: int, worker: UUID) -> tuple[list[Claim], int]:
