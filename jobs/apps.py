@@ -12,6 +12,8 @@ class JobsConfig(AppConfig):
 
     def ready(self) -> None:
         from jobs import checks, relay, signals
+        from jobs.transports import watcher
 
         checks.register()
         signals.runnable.connect(relay.nudge, dispatch_uid="jobs.relay")
+        signals.runnable.connect(watcher.announce, dispatch_uid="jobs.watcher")

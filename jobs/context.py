@@ -52,7 +52,8 @@ class Execution:
     def begin(self, *, interruptible: bool) -> None:
         """From here this thread runs the function, and may be interrupted once."""
         self._interruptible = interruptible
-        if threading.current_thread() is threading.main_thread():
+        may_be = interruptible or self.claim.timeout is not None
+        if may_be and threading.current_thread() is threading.main_thread():
             # Each time anew: a function may have set a handler of its own.
             signal.signal(INTERRUPT, self._interrupted)
         self._thread = threading.get_ident()

@@ -10,10 +10,8 @@ born `queued` in `models.py`.
 Times are the database's own, so that no worker's clock matters.
 """
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import router, transaction
@@ -30,16 +28,16 @@ MAX_LOSSES = 3
 MAX_INTERRUPTIONS = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """A job that this worker, and nobody else, may run now."""
 
     job_id: UUID
     worker: UUID
     attempt: int
     task: str
-    args: list[Any]
-    kwargs: dict[str, Any]
+    # As JSON text, like in the row: only the process that runs the job reads them.
+    args: str = "[]"
+    kwargs: str = "{}"
     failures: int = 0
     losses: int = 0
     interruptions: int = 0
@@ -47,8 +45,7 @@ class Claim:
     timeout: int | None = None  # seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attempt ended, and where that takes the job."""
 
     claim: Claim
@@ -169,7 +166,7 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
     # two claims of overlapping lists neither wait for each other nor deadlock. A status
     # that is an expression has no index, so that the rows are found by their ids however
     # many others wait. A claim that is forgotten is of a job that is still queued: it need
-    # not wait for the disk.
+    # not wait for the disk. A worker whose row is gone claims nothing: nobody would rescue it.
     rows = sql.execute(
         _alias(),
         """
@@ -183,6 +180,7 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
                                             WHERE paused_at IS NOT NULL)
                        {skip_locked}){end}
            AND status || '' = 'queued'
+           AND EXISTS (SELECT 1 FROM jobs_worker WHERE id = %(worker)s)
            AND {without_disk}
         RETURNING id, attempt, task, args, kwargs,
                   failures, losses, interruptions, max_attempts, timeout
@@ -197,8 +195,8 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
             worker=worker,
             attempt=row[1],
             task=row[2],
-            args=json.loads(row[3]),
-            kwargs=json.loads(row[4]),
+            args=row[3],
+            kwargs=row[4],
             failures=row[5],
             losses=row[6],
             interruptions=row[7],
@@ -230,7 +228,8 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[UUID]:
         return set()
     alias = _alias()
     batch = [_row(outcome) for outcome in outcomes]
-    with transaction.atomic(using=alias):
+    # An atomic task has a transaction open: two more statements would buy nothing.
+    with transaction.atomic(using=alias, savepoint=False):
         rows = sql.execute(
             alias,
             f"""
@@ -239,9 +238,12 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[UUID]:
                    worker_id = NULL,
                    result = batch.result,
                    error = batch.error,
-                   failures = failures + batch.failed,
-                   losses = losses + batch.lost,
-                   interruptions = interruptions + batch.interrupted,
+                   failures = failures
+                       + CASE batch.kind WHEN 'failed' THEN 1 ELSE 0 END,
+                   losses = losses
+                       + CASE batch.kind WHEN 'lost' THEN 1 ELSE 0 END,
+                   interruptions = interruptions
+                       + CASE batch.kind WHEN 'interrupted' THEN 1 ELSE 0 END,
                    run_after = CASE batch.status WHEN 'queued' THEN {{later}}
                                                  ELSE run_after END,
                    published_at = CASE batch.status WHEN 'queued' THEN NULL
@@ -316,9 +318,7 @@ _COLUMNS = {
     "delay": "double precision",
     "result": "jsonb",
     "error": "text",
-    "failed": "integer",
-    "lost": "integer",
-    "interrupted": "integer",
+    "kind": "text",
 }
 
 
@@ -330,9 +330,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "delay": outcome.delay,
         "result": outcome.result,
         "error": outcome.summary,
-        "failed": int(outcome.kind == Attempt.Outcome.FAILED),
-        "lost": int(outcome.kind == Attempt.Outcome.LOST),
-        "interrupted": int(outcome.kind == Attempt.Outcome.INTERRUPTED),
+        "kind": outcome.kind and outcome.kind.value,
     }
 
 

@@ -6,6 +6,7 @@ is in `lifecycle.py`; here a job is born, and can be read.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -16,8 +17,10 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import connections, models, router, transaction
 from django.db.models import Exists, F, OuterRef, Q
-from django.db.models.expressions import DatabaseDefault
+from django.db.models.base import ModelState
+from django.db.models.expressions import DatabaseDefault, RawSQL
 from django.db.models.functions import Now
+from django.db.models.signals import post_init, pre_init
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -29,6 +32,21 @@ from jobs.uuid7 import uuid7
 
 #: Rows in one INSERT of `enqueue_many`.
 CHUNK = 1000
+
+
+def of_status(status: str) -> Q:
+    """Jobs of one status, in words that lead to an index where those are few.
+
+    The status itself and no parameter: by one, SQLite could not tell which index it fits.
+    """
+    condition = Q(status=RawSQL(f"'{Status(status).value}'", ()))  # noqa: S611 - one of ours
+    if status == Status.QUEUED:
+        return condition & Q(queue__gte="")
+    if status == Status.RUNNING:
+        return condition & Q(worker__isnull=False)
+    if status == Status.SUCCEEDED:
+        return condition & Q(finished_at__isnull=False)
+    return condition
 
 
 class JobQuerySet(models.QuerySet["Job", "Job"]):
@@ -129,6 +147,10 @@ class Job(models.Model):
         null=True,
         editable=False,
         related_name="jobs",
+        # The claim asks once for the worker of a whole batch, where a constraint would ask
+        # for each row.
+        db_constraint=False,
+        db_index=False,  # below is one of those that run
     )
 
     # Somebody called it off: wherever it goes from here, it is not run again.
@@ -147,6 +169,7 @@ class Job(models.Model):
         null=True,
         editable=False,
         related_name="+",
+        db_index=False,  # below is one of those that a person created
     )
     created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
     # Of the latest attempt.
@@ -165,6 +188,8 @@ class Job(models.Model):
             ("cancel_job", "Can cancel job"),
             ("retry_job", "Can retry job"),
         ]
+        # Every change of a row is a new entry in each index that it then belongs to: so all
+        # but the key are partial, and one way through the states meets few of them.
         indexes = [
             # The relay: what is due and unpublished, in the order in which it fell due.
             models.Index(
@@ -172,18 +197,19 @@ class Job(models.Model):
                 condition=Q(status=Status.QUEUED, published_at=None),
                 name="jobs_job_unpublished",
             ),
-            # The table as the queue: what to run next.
+            # The table as the queue: what to run next, in each queue by itself.
             models.Index(
+                "queue",
                 F("priority").desc(),
                 "run_after",
                 "id",
                 condition=Q(status=Status.QUEUED),
                 name="jobs_job_queued",
             ),
-            # What a worker holds.
+            # What a worker holds. Its condition follows from any comparison of worker.
             models.Index(
                 fields=["worker"],
-                condition=Q(status=Status.RUNNING),
+                condition=Q(worker__isnull=False),
                 name="jobs_job_running",
             ),
             # The pruner: the oldest of a finished status. Its condition follows from any
@@ -193,8 +219,23 @@ class Job(models.Model):
                 condition=Q(finished_at__isnull=False),
                 name="jobs_job_finished",
             ),
-            # The pages' filter by status, newest first.
-            models.Index(fields=["status", "-id"], name="jobs_job_by_status"),
+            # The pages' filter by a status that is rare, newest first.
+            models.Index(
+                fields=["id"],
+                condition=Q(status=Status.FAILED),
+                name="jobs_job_failed",
+            ),
+            models.Index(
+                fields=["id"],
+                condition=Q(status=Status.CANCELLED),
+                name="jobs_job_cancelled",
+            ),
+            # A user who is deleted leaves the jobs behind.
+            models.Index(
+                fields=["created_by"],
+                condition=Q(created_by__isnull=False),
+                name="jobs_job_created_by",
+            ),
         ]
         # The last net under every bug: no row that contradicts itself is ever stored.
         constraints = [
@@ -224,6 +265,17 @@ class Job(models.Model):
             ),
         ]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        fields = _blank_fields()
+        heard = pre_init.has_listeners(Job) or post_init.has_listeners(Job)
+        if args or heard or type(self) is not Job or not kwargs.keys() <= fields.keys():
+            super().__init__(*args, **kwargs)
+            return
+        # The same in a quarter of the time, for who saves a hundred thousand.
+        self._state = ModelState()
+        self.__dict__.update(fields, id=uuid7(), args=[], kwargs={})
+        self.__dict__.update(kwargs)
+
     def __str__(self) -> str:
         return f"{self.task.rpartition('.')[2]} {self.id}"
 
@@ -242,9 +294,14 @@ class Job(models.Model):
         self.check_new()
         Queue.objects.using(using).remember({self.queue})
         crashpoints.reach("save_before_commit")
+        due: object = self.run_after
+        is_due = isinstance(due, DatabaseDefault)
         # One statement: outside of a transaction of the caller's it needs none of its own.
         super().save(*args, **kwargs)
-        signals.announce_runnable(using=using)
+        signals.announce_runnable(
+            using=using,
+            newborn=(self.id, self.queue, self.priority) if is_due else None,
+        )
 
     def get_absolute_url(self) -> str:
         return reverse("jobs:detail", args=[self.id])
@@ -338,8 +395,29 @@ class Job(models.Model):
         return (self.finished_at or timezone.now()) - self.started_at
 
 
+@functools.cache
+def _blank_fields() -> dict[str, Any]:
+    """The fields of a job of which nothing is said."""
+    return {each.attname: each.get_default() for each in Job._meta.concrete_fields}
+
+
+#: What a new job may say of itself, and its types in PostgreSQL's words.
+_STATED = {
+    "id": "uuid",
+    "task": "text",
+    "args": "jsonb",
+    "kwargs": "jsonb",
+    "queue": "text",
+    "priority": "smallint",
+    "max_attempts": "smallint",
+    "timeout": "integer",
+    "run_after": "timestamptz",
+    "created_by_id": "text",
+}
+
+
 def _insert(alias: str, jobs: Sequence[Job]) -> None:
-    """One INSERT for all of them: a quarter of the time that bulk_create takes."""
+    """One INSERT for all of them: a tenth of the time that bulk_create takes."""
     connection = connections[alias]
     created_by = Job._meta.get_field("created_by")
 
@@ -371,18 +449,7 @@ def _insert(alias: str, jobs: Sequence[Job]) -> None:
                COALESCE(run_after, {now}), created_by_id, {now}, 'queued', 0, 0, 0, 0, ''
           FROM {batch}
         """,
-        {
-            "id": "uuid",
-            "task": "text",
-            "args": "jsonb",
-            "kwargs": "jsonb",
-            "queue": "text",
-            "priority": "smallint",
-            "max_attempts": "smallint",
-            "timeout": "integer",
-            "run_after": "timestamptz",
-            "created_by_id": created_by.db_type(connection) or "text",
-        },
+        _STATED | {"created_by_id": created_by.db_type(connection) or "text"},
         [row(job) for job in jobs],
     )
     for job in jobs:

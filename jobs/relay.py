@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -17,17 +18,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import (
     DatabaseError,
     InterfaceError,
-    OperationalError,
     connections,
     router,
     transaction,
 )
-from django.db.models import F, Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models import F, Q, QuerySet, TextField
+from django.db.models.functions import Cast, Now
 
 from jobs import backoff, conf, crashpoints, sql, transports
 from jobs.errors import TransportError
@@ -40,19 +41,24 @@ logger = logging.getLogger("jobs.relay")
 BATCH = 2000
 #: For how long a broker may leave a batch unconfirmed before it counts as frozen, seconds.
 CONFIRM_SECONDS = 10.0
-#: How often a worker's relay looks for rows that fell due, in seconds.
-POLL_SECONDS = 1.0
+#: How often a worker's relay looks for rows that somebody else left unpublished, in seconds.
+#: Of those that it knows to fall due it publishes each in its moment.
+POLL_SECONDS = 3.0
+#: How long it leaves alone what it could not publish, or could not mark, in seconds.
+AGAIN_SECONDS = 1.0
 #: The saving process's own relay comes first: workers leave it a newborn row this long.
 NEWBORN = timedelta(seconds=2)
 #: After several jobs at once, more are to be expected: those of this time go together, in
 #: seconds. A job that comes by itself never waits.
 GATHER_SECONDS = 0.05
+#: If fewer come together in that time it was not worth the wait, and the next ones do not.
+GATHER_LEAST = 10
 #: A saving process's relay that had nothing to do this long disconnects, in seconds.
 IDLE_SECONDS = 60.0
 #: A process that ends waits this long for the broker to confirm what it saved, in seconds.
 FLUSH_SECONDS = 2.0
 #: How often a worker's relay compares the table with the broker, in seconds.
-HEAL_SECONDS = 5.0
+HEAL_SECONDS = 20.0
 #: A hint that claimed nothing in this time may be lost.
 STALE = timedelta(seconds=60)
 #: Hints of one queue that are published again at once, and rows that are counted at most.
@@ -82,9 +88,16 @@ class Relay:
         self._flushed = threading.Event()
         self._flushed.set()
         self._busy = False
+        self._several = 2  # so many at once, and it is busy
         self._heal_at = time.monotonic() + HEAL_SECONDS
         # The circuit breaker: one sick queue must not stop the others.
         self._resting: dict[str, Rest] = {}
+        # Jobs that this process just saved. They need not be looked for in the table, unless
+        # something went wrong, or they are many.
+        self._newborn: list[Hint] = []
+        # What the last look found: of some of those it is told only now.
+        self._found: set[UUID] = set()
+        self._must_look = True
         self._reminded: dict[str, float] = {}
         self._prober: threading.Thread | None = None
         self._thread = threading.Thread(
@@ -94,9 +107,16 @@ class Relay:
     def start(self) -> None:
         self._thread.start()
 
-    def nudge(self) -> bool:
-        """There is something to publish. Returns at once; False if this relay has ended."""
+    def nudge(self, newborn: Hint | None = None) -> bool:
+        """There is something to publish: this job, or whatever the table says.
+
+        Returns at once; False if this relay has ended.
+        """
         with self._lock:
+            if newborn is None or len(self._newborn) >= BATCH:
+                self._must_look = True
+            else:
+                self._newborn.append(newborn)
             self._flushed.clear()
             self._nudged.set()
             return self._thread.is_alive() and not self._stopping.is_set()
@@ -121,7 +141,7 @@ class Relay:
                 self._nudged.clear()
                 try:
                     self._heal()
-                    self._publish_all()
+                    rest = self._publish_what_is_due()
                 except (TransportError, DatabaseError, InterfaceError) as error:
                     if not troubled:
                         logger.warning("%s; jobs wait, and are published later", error)
@@ -138,60 +158,101 @@ class Relay:
                 if troubled:
                     logger.info("publishing again")
                     delays, troubled = backoff.reconnect_delays(), False
-                self._rest()
+                self._rest(rest)
         finally:
             self._publisher.close()
             self._close_database()
 
-    def _rest(self) -> None:
-        """Wait for a nudge, or until it is time to look; end if neither is to come."""
+    def _rest(self, seconds: float) -> None:
+        """Wait for a nudge, but no longer than this; end if nothing else is to come."""
         with self._lock:
             if not self._nudged.is_set() and not self._resting:
                 self._flushed.set()
+        self._several = GATHER_LEAST if self._busy else 2
         if self._busy:
             self._stopping.wait(GATHER_SECONDS)
-        self._nudged.wait(self._poll_seconds or IDLE_SECONDS)
+        self._nudged.wait(seconds)
         with self._lock:
             idle = not self._nudged.is_set() and not self._resting
             if self._poll_seconds is None and idle:
                 self._stopping.set()
 
-    def _publish_all(self) -> None:
+    def _publish_what_is_due(self) -> float:
+        """Returns for how many seconds there will be nothing to do, as far as is known."""
         # Before any row is read: a broker that is away costs the process next to nothing.
         self._publisher.connect()
         self._busy = False
+        if self._poll_seconds is None:
+            self._publish_what_was_saved()
+            return IDLE_SECONDS
+        if (left := self._due_in()) <= 0:
+            self._publish_all()
+            if (left := self._due_in()) <= 0:
+                left = AGAIN_SECONDS
+        return min(left, self._poll_seconds)
+
+    def _publish_what_was_saved(self) -> None:
+        """What this process was told of, and no more, if that is sure to be all."""
+        with self._lock:
+            newborn, self._newborn = self._newborn, []
+            must_look, self._must_look = self._must_look, False
+            hints = [
+                hint
+                for hint in newborn
+                if hint.queue not in self._resting and hint.job_id not in self._found
+            ]
+        try:
+            if must_look or (
+                hints and self._publish_batch(self._publisher, hints, None)
+            ):
+                self._publish_all()
+        except BaseException:
+            self._must_look = True
+            raise
+
+    def _due_in(self) -> float:
+        """In how many seconds the next row falls due: all that an idle relay asks."""
+        with self._lock:
+            resting = list(self._resting)
+        rows = self._unpublished().exclude(queue__in=resting)
+        first = rows.order_by("run_after").values_list("run_after", Now()).first()
+        if first is None:
+            return math.inf
+        run_after, now = first
+        return float((run_after - now).total_seconds())
+
+    def _publish_all(self) -> None:
         more = True
         while more and not self._stopping.is_set():
             with self._lock:
                 resting = list(self._resting)
-            rows = self._unpublished().exclude(queue__in=resting)
-            more = self._publish_batch(self._publisher, rows)
+            rows = self._unpublished().due().exclude(queue__in=resting)
+            more = self._publish_rows(self._publisher, rows)
 
-    def _publish_batch(self, publisher: Publisher, unpublished: Any) -> bool:
+    def _publish_rows(self, publisher: Publisher, unpublished: Any) -> bool:
         """Publish one batch, oldest first; whether there may be more to publish."""
         rows = list(
             unpublished.order_by("run_after").values_list(
-                "id", "queue", "priority", Now()
+                "id", "queue", "priority", Cast(Now(), TextField())
             )[:BATCH]
         )
         if not rows:
             return False
-        crashpoints.reach("relay_after_select")
-        self._busy = len(rows) > 1
         hints = [Hint(job_id=i, queue=q, priority=p) for i, q, p, _ in rows]
+        self._found = {hint.job_id for hint in hints}
+        refused = self._publish_batch(publisher, hints, rows[0][-1])
+        return refused or len(rows) == BATCH
+
+    def _publish_batch(
+        self, publisher: Publisher, hints: Sequence[Hint], selected_at: str | None
+    ) -> bool:
+        """Publish these, and mark them; whether a queue refused any."""
+        crashpoints.reach("relay_after_select")
+        self._busy = len(hints) >= self._several
 
         def mark(confirmed: Sequence[Hint]) -> None:
             crashpoints.reach("relay_before_mark")
-            # Not rows that were claimed and put back in the meantime: those fell due later,
-            # and wait for a hint of their own. A job may well run before it is marked.
-            _mark(
-                Job.objects.using(router.db_for_write(Job)).filter(
-                    pk__in=[hint.job_id for hint in confirmed],
-                    published_at=None,
-                    run_after__lte=rows[0][-1],
-                ),
-                Now(),
-            )
+            _mark(confirmed, selected_at)
             crashpoints.reach("relay_after_mark")
 
         receipt = publisher.publish(hints, CONFIRM_SECONDS, mark)
@@ -200,7 +261,7 @@ class Relay:
             self._put_to_rest(queue, reason, anew=queue in taking)
         if receipt.failure is not None:
             raise receipt.failure
-        return len(rows) == BATCH or bool(receipt.refused)
+        return bool(receipt.refused)
 
     def _put_to_rest(self, queue: str, reason: str, *, anew: bool = False) -> None:
         """Leave a queue alone for a while. `anew`: it took some, so not for long."""
@@ -242,8 +303,8 @@ class Relay:
                         break
                     continue
                 try:
-                    self._publish_batch(
-                        publisher, self._unpublished().filter(queue=queue)
+                    self._publish_rows(
+                        publisher, self._unpublished().due().filter(queue=queue)
                     )
                 except (TransportError, DatabaseError, InterfaceError):
                     # It is not this queue, and the relay itself says what it is.
@@ -252,6 +313,7 @@ class Relay:
                 with self._lock:
                     if self._resting[queue].until == until:
                         del self._resting[queue]
+                        self._must_look = True
                         self._nudged.set()
         finally:
             publisher.close()
@@ -276,6 +338,8 @@ class Relay:
         self._heal_at = time.monotonic() + HEAL_SECONDS
         alias = router.db_for_write(Job)
         stale = Job.objects.using(alias).due().filter(published_at__lt=Now() - STALE)
+        if not stale.exists():
+            return
         for queue in Queue.objects.using(alias).names():
             if queue in self._resting:
                 continue
@@ -291,15 +355,12 @@ class Relay:
                     queue,
                     expected,
                 )
-                _mark(
-                    Job.objects.using(alias).filter(
-                        pk__in=rows.values("pk"), status=Status.QUEUED
-                    ),
-                    None,
-                )
+                _unmark(alias, rows)
 
     def _unpublished(self) -> Any:
-        rows = Job.objects.using(router.db_for_write(Job)).unpublished()
+        rows = Job.objects.using(router.db_for_write(Job)).filter(
+            status=Status.QUEUED, published_at=None
+        )
         if self._poll_seconds is None or not conf.current().publish_on_save:
             return rows
         return rows.filter(
@@ -310,23 +371,44 @@ class Relay:
         connections[router.db_for_write(Job)].close()
 
 
-def _mark(rows: QuerySet[Job], published_at: Now | None) -> None:
-    """Note that these rows are published, or are not, but for those that somebody has locked.
+def _mark(confirmed: Sequence[Hint], selected_at: str | None) -> None:
+    """Note that these are published, but for those that somebody has locked.
+
+    `selected_at`: when they were found in the table; None if they were just saved.
 
     Who holds such a lock forgot about it. The others must not wait until it is found; what
-    was left out is published once more, and that does no harm.
+    was left out is published once more, and that does no harm. Nor is it noted of rows that
+    were claimed and put back in the meantime: those fell due later, and wait for a hint of
+    their own. A job may well run before it is marked.
+
+    A mark that a crash forgets is of a hint that is published twice. So it does not wait for
+    the disk: it would have the row locked in the very moment in which a worker claims it.
     """
-    try:
-        with transaction.atomic(using=rows.db):
-            sql.bound_locks(rows.db)
-            rows.update(published_at=published_at)
-    except OperationalError as error:
-        if not sql.is_locked(error):
-            raise
-        with transaction.atomic(using=rows.db):
-            free = rows.select_for_update(skip_locked=True).values_list("pk", flat=True)
-            marked = Job.objects.using(rows.db).filter(pk__in=list(free))
-            marked.update(published_at=published_at)
+    sql.execute(
+        router.db_for_write(Job),
+        """
+        UPDATE jobs_job SET published_at = {now}
+         WHERE id {among} (SELECT id FROM jobs_job
+                       WHERE id {among} (SELECT job_id FROM {batch}){end}
+                         AND published_at IS NULL AND run_after <= COALESCE(%(selected_at)s, created_at)
+                       {skip_locked}){end}
+           AND {without_disk}
+        """,
+        {"job_id": "uuid"},
+        [{"job_id": hint.job_id.hex} for hint in confirmed],
+        selected_at=selected_at,
+    )
+
+
+def _unmark(alias: str, rows: QuerySet[Job]) -> None:
+    """Have these published again, but for those that somebody has locked."""
+    with transaction.atomic(using=alias):
+        free = Job.objects.using(alias).filter(
+            pk__in=rows.values("pk"), status=Status.QUEUED
+        )
+        free = free.select_for_update(skip_locked=True)
+        ids = list(free.values_list("pk", flat=True))
+        Job.objects.using(alias).filter(pk__in=ids).update(published_at=None)
 
 
 def poll() -> Relay:
@@ -338,12 +420,16 @@ def poll() -> Relay:
         return _relay
 
 
-def nudge(**kwargs: Any) -> None:
+def nudge(newborn: tuple[UUID, str, int] | None = None, **kwargs: Any) -> None:
     """Publish, in the background, what this process just committed."""
     crashpoints.reach("save_after_commit")
     global _relay  # noqa: PLW0603
+    hint = None
+    if newborn is not None:
+        job_id, queue, priority = newborn
+        hint = Hint(job_id=job_id, queue=queue, priority=priority)
     with _lock:
-        if _relay is not None and _relay.nudge():
+        if _relay is not None and _relay.nudge(hint):
             return
         configuration = conf.current()
         if configuration.uses_rabbitmq and configuration.publish_on_save:

@@ -38,11 +38,11 @@ def _rescue_batch() -> int:
     orphans = Job.objects.using(alias).filter(
         status=Status.RUNNING, worker__lease_until__lte=Now()
     )
+    if not orphans.exists():
+        return 0  # and no lock is taken
     if connections[alias].features.has_select_for_update_skip_locked:
         # Past those that another worker is rescuing, or that are just being finished.
         orphans = orphans.select_for_update(skip_locked=True, of=("self",))
-    elif not orphans.exists():
-        return 0  # and no lock is taken
     with transaction.atomic(using=alias):
         claims = [
             Claim(
@@ -50,8 +50,6 @@ def _rescue_batch() -> int:
                 worker=job.worker_id,
                 attempt=job.attempt,
                 task=job.task,
-                args=[],
-                kwargs={},
                 losses=job.losses,
             )
             for job in orphans.defer("args", "kwargs", "result")[:BATCH]

@@ -26,6 +26,8 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 
 def check_call(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raise InvalidJob unless the task function can be called with these arguments."""
+    if not kwargs and _fit_by_type(task, tuple(map(type, args))):
+        return
     signature = of(task)
     try:
         bound = signature.bind(*args, **kwargs)
@@ -80,6 +82,32 @@ def of(task: Task) -> inspect.Signature:
     return signature.replace(
         parameters=parameters[1:] if task.takes_context else parameters
     )
+
+
+@functools.lru_cache(maxsize=1000)
+def _fit_by_type(task: Task, kinds: tuple[type, ...]) -> bool:
+    """Whether arguments of these types can be passed, whichever they are. In doubt, no.
+
+    Thousands of jobs of one task are checked once.
+    """
+    parameters = list(of(task).parameters.values())
+    required = [each for each in parameters if each.default is each.empty]
+    return len(required) <= len(kinds) <= len(parameters) and all(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and _all_fit(kind, parameter.annotation)
+        for parameter, kind in zip(parameters, kinds, strict=False)
+    )
+
+
+def _all_fit(kind: type, annotation: Any) -> bool:
+    """Whether every value of this type may be passed where the annotation stands."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_all_fit(kind, option) for option in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return False
+    expected = _JSON_TYPES.get(origin or annotation)
+    return expected is None or kind in expected
 
 
 def _read(word: str, parameter: inspect.Parameter | None) -> Any:

@@ -1,20 +1,27 @@
 """The few words in which PostgreSQL and SQLite differ, so that each statement stands once.
 
-A batch of rows goes in as one JSON parameter and is a table to the statement, whatever its
-length: the text stays the same, and no limit on the number of parameters is met.
+A batch of rows is a table to the statement, and goes in as one array a column (PostgreSQL)
+or as one JSON text (SQLite): whatever its length, the text stays the same, and no limit on
+the number of parameters is met.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, transaction
+
+_encode = json.JSONEncoder().encode
 
 #: How long to wait for somebody else's lock on a row.
 LOCK_TIMEOUT = "200ms"
 #: What PostgreSQL calls it when that time is over.
 LOCK_NOT_AVAILABLE = "55P03"
+
+#: PRAGMA synchronous: with a write-ahead log, a commit does not wait for the disk.
+SQLITE_NORMAL = 1
 
 VENDORS = ("postgresql", "sqlite")
 
@@ -42,11 +49,12 @@ _WORDS = {
     },
 }
 
-# How SQLite reads a column of the batch, where the value as it is would not do.
+# How SQLite reads a column of the batch, where the value as it is would not do. Each row is an
+# array: by its place a value is found in half the time that it is by a name.
 _SQLITE_COLUMN = {
-    "jsonb": "NULLIF(value -> '$.{name}', 'null')",
+    "jsonb": "NULLIF(value -> {place}, 'null')",
     # As Django stores it: in UTC, without a zone.
-    "timestamptz": "substr(value ->> '$.{name}', 1, 26)",
+    "timestamptz": "substr(value ->> {place}, 1, 26)",
 }
 
 
@@ -72,34 +80,90 @@ def execute(
             f"jobs run on {' and '.join(VENDORS)}, and DATABASES[{alias!r}] is "
             f"{connection.vendor}"
         )
-    text = statement.format(
-        batch=_batch(connection.vendor, columns), **_WORDS[connection.vendor]
-    )
+    if connection.vendor == "postgresql":
+        batch = _row(columns) if len(rows) == 1 else _arrays(columns)
+        for name, kind in columns.items():
+            values = [row[name] for row in rows]
+            if kind == "jsonb":
+                values = [each if each is None else _encode(each) for each in values]
+            value = values[0] if len(rows) == 1 else _array(values)
+            parameters[f"batch_{name}"] = value
+    else:
+        batch = _json_each(columns)
+        parameters["batch"] = json.dumps(
+            [[row[name] for name in columns] for row in rows]
+        )
+    text = statement.format(batch=batch, **_WORDS[connection.vendor])
     with connection.cursor() as cursor:
-        cursor.execute(text, {"batch": json.dumps(list(rows)), **parameters})
+        cursor.execute(text, parameters)
         return cursor.fetchall() if cursor.description else []
 
 
-def bound_locks(alias: str) -> None:
-    """Have no statement of the open transaction wait long for a lock of somebody's."""
+@contextmanager
+def forgettable(alias: str) -> Iterator[None]:
+    """A transaction that may be forgotten if the database's machine dies in the same second.
+
+    The next one that waits for the disk takes it along. On PostgreSQL a statement in it has
+    to say so, with `{without_disk}`.
+    """
     connection = connections[alias]
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {_WORDS[connection.vendor]['impatient']}")
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        with transaction.atomic(using=alias):
+            yield
+        return
+    connection.ensure_connection()
+    ask = connection.connection.execute
+    (journal,) = ask("PRAGMA journal_mode").fetchone()
+    (usual,) = ask("PRAGMA synchronous").fetchone()
+    # Without a write-ahead log a crash could do more than forget.
+    if journal == "wal" and usual > SQLITE_NORMAL:
+        ask(f"PRAGMA synchronous = {SQLITE_NORMAL}")
+    try:
+        with transaction.atomic(using=alias):
+            yield
+    finally:
+        ask(f"PRAGMA synchronous = {usual}")
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether a statement was given up because of somebody's lock: see `bound_locks`."""
+    """Whether an `{impatient}` statement was given up because of somebody's lock."""
     return getattr(error.__cause__, "sqlstate", "") == LOCK_NOT_AVAILABLE
 
 
-def _batch(vendor: str, columns: Mapping[str, str]) -> str:
-    if vendor == "postgresql":
-        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        return f"jsonb_to_recordset(%(batch)s::jsonb) AS batch({typed})"
+def _row(columns: Mapping[str, str]) -> str:
+    """A batch of one, which PostgreSQL plans in a fraction of the time."""
+    values = ", ".join(
+        f"%(batch_{name})s::{kind} AS {name}" for name, kind in columns.items()
+    )
+    return f"(SELECT {values}) AS batch"
+
+
+def _arrays(columns: Mapping[str, str]) -> str:
+    # Each array a query of its own: so its length is not known to the planner, which
+    # reckons with ten rows, and looks each of them up by its key.
+    arrays = ", ".join(
+        f"(SELECT %(batch_{name})s::{kind}[])" for name, kind in columns.items()
+    )
+    return f"unnest({arrays}) AS batch({', '.join(columns)})"
+
+
+def _json_each(columns: Mapping[str, str]) -> str:
     extracted = ", ".join(
-        _SQLITE_COLUMN.get(kind, "value ->> '$.{name}'").format(name=name)
+        _SQLITE_COLUMN.get(kind, "value ->> {place}").format(place=place)
         + f" AS {name}"
-        for name, kind in columns.items()
+        for place, (name, kind) in enumerate(columns.items())
     )
     return f"(SELECT {extracted} FROM json_each(%(batch)s)) AS batch"  # noqa: S608 - words of our own
+
+
+def _array(values: Sequence[Any]) -> str:
+    """As PostgreSQL reads it: in a fraction of the time that a driver takes."""
+    items = (
+        "NULL"
+        if value is None
+        else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        if isinstance(value, str)
+        else str(value)
+        for value in values
+    )
+    return "{" + ",".join(items) + "}"

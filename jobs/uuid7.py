@@ -1,6 +1,6 @@
 """Ids that sort by the time they were made (RFC 9562, version 7), for Python before 3.14."""
 
-import secrets
+import os
 import time
 from uuid import UUID
 
@@ -14,5 +14,5 @@ def uuid7() -> UUID:
         | 7 << 76
         | fraction << 64
         | 0b10 << 62
-        | secrets.randbits(62)
+        | int.from_bytes(os.urandom(8)) >> 2
     )

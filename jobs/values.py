@@ -147,6 +147,9 @@ def json_problems(value: Any, path: str, depth: int = 0) -> Iterator[str]:
 
 def size_problem(value: Any, name: str) -> str | None:
     """A sentence if `value` is larger than a job may hold."""
+    # One character of the short way to write it is twelve bytes of JSON at most.
+    if len(repr(value)) * 12 <= MAX_JSON_BYTES:
+        return None
     size = len(json.dumps(value))
     if size <= MAX_JSON_BYTES:
         return None

@@ -25,7 +25,7 @@ from django.views.decorators.http import require_safe
 
 from jobs import conf, discovery, signatures
 from jobs.errors import InvalidJob
-from jobs.models import Attempt, Job, Queue, Worker
+from jobs.models import Attempt, Job, Queue, Worker, of_status
 from jobs.statuses import Phase, Status
 
 View = Callable[..., HttpResponse]
@@ -218,7 +218,7 @@ def _page(wanted: Wanted) -> tuple[list[Job], str, str]:
     jobs = Job.objects.with_pauses().order_by("-id")
     jobs = jobs.defer("args", "kwargs", "result", "error")
     if wanted.status:
-        jobs = jobs.filter(status=wanted.status)
+        jobs = jobs.filter(of_status(wanted.status))
     if wanted.task:
         jobs = jobs.filter(task=wanted.task)
     if wanted.queue:
@@ -245,7 +245,7 @@ def _page(wanted: Wanted) -> tuple[list[Job], str, str]:
 def _counts() -> dict[Status, int]:
     """Jobs of each status, counted no further than one beyond the cap."""
     return {
-        status: Job.objects.filter(status=status)[: COUNT_CAP + 1].count()
+        status: Job.objects.filter(of_status(status))[: COUNT_CAP + 1].count()
         for status in Status
     }
 

@@ -1,9 +1,8 @@
 """What the relay and the worker ask of a transport."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from jobs.errors import TransportError
@@ -29,15 +28,14 @@ class Receipt:
     failure: TransportError | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A hint at hand, and what its transport needs to acknowledge it."""
 
     job_id: UUID
+    arrived: float  # monotonic
     queue: str = ""
     generation: int = 0
     tag: int = 0
-    arrived: float = field(default_factory=time.monotonic)
 
 
 class Publisher(Protocol):
@@ -68,9 +66,12 @@ class Publisher(Protocol):
 class Consumer(Protocol):
     """Brings hints to a worker. Its methods are called by the supervisor's main thread."""
 
-    #: How often to ask `ready()` when nothing else happens, in seconds. None: a hint that
-    #: arrives wakes the supervisor by itself.
-    poll_seconds: float | None
+    @property
+    def poll_seconds(self) -> float | None:
+        """How often to ask `ready()` when nothing else happens, in seconds.
+
+        None: every hint that arrives wakes the supervisor by itself.
+        """
 
     def start(self) -> None: ...
 

@@ -1,54 +1,60 @@
 """The job table as the queue: nothing is published, workers look for what is due."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import connections
-
 from jobs import sql
 from jobs.transports.base import Delivery
+from jobs.transports.watcher import Watcher
 
-#: How often to look at the table itself, in seconds.
-LOOK_SECONDS = {"postgresql": 0.1, "sqlite": 1.0}
+#: How often to look at the table in any case, in seconds: for what falls due.
+LOOK_SECONDS = 0.5
+#: The same where nobody would tell of a job that is saved.
+UNTOLD_SECONDS = 0.1
 
-#: SQLite tells whether anybody else committed, for a few microseconds a question.
-SQLITE_POLL_SECONDS = 0.04
-
-#: What is due, the most urgent first; and the same with its rows locked, passing by those
-#: that another worker has locked.
-LOOK = """
+#: What is due in one queue, the most urgent first: read off the index of what is queued, however
+#: many rows wait in other queues. In any other order another index would be tempting.
+_DUE = """
     SELECT id FROM jobs_job
-     WHERE status = 'queued' AND run_after <= {now}
-       AND queue IN (SELECT name FROM {batch})
+     WHERE status = 'queued' AND queue = batch.name AND run_after <= {now}
      ORDER BY priority DESC, run_after, id
-     LIMIT %(limit)s
 """
-TAKE = LOOK + " {skip_locked}"
+#: Whether anything is due in any queue. Takes no lock, and is all that an idle worker costs.
+LOOK = f"SELECT 1 FROM {{batch}} WHERE ({_DUE} LIMIT 1) IS NOT NULL LIMIT 1"  # noqa: S608 - words of our own
+#: What is due in all queues, its rows locked, passing by those that others have locked.
+TAKE = f"""
+    SELECT jobs_job.id
+      FROM {{batch}} JOIN jobs_job
+        ON jobs_job.id {{among}} ({_DUE} LIMIT %(limit)s {{skip_locked}}){{end}}
+     ORDER BY priority DESC, run_after, jobs_job.id
+     LIMIT %(limit)s
+"""  # noqa: S608 - words of our own
 
 
 class DatabaseConsumer:
     """Finds due rows. On PostgreSQL it locks them, passing by those that others lock."""
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, wake: Callable[[], None]) -> None:
         self._alias = alias
-        self._vendor = connections[alias].vendor
-        self._look_seconds = LOOK_SECONDS.get(self._vendor, 1.0)
-        self.poll_seconds: float | None = (
-            SQLITE_POLL_SECONDS if self._vendor == "sqlite" else self._look_seconds
-        )
+        self._wake = wake
+        self._watcher = Watcher(alias, self._heard)
         self._queues: tuple[str, ...] = ()
         self._paused = False
         self._look_at = 0.0
+        self._told = False  # by the watcher's thread
         self._more = False  # than were fetched, perhaps
-        self._data_version: int | None = None
 
     def __str__(self) -> str:
         return "the job table itself"
 
+    @property
+    def poll_seconds(self) -> float:
+        return LOOK_SECONDS if self._watcher.is_attentive else UNTOLD_SECONDS
+
     def start(self) -> None:
-        pass
+        self._watcher.start()
 
     def consume(self, queues: Sequence[str]) -> None:
         self._queues = tuple(queues)
@@ -62,21 +68,23 @@ class DatabaseConsumer:
             return False
         if self._more:
             return True
-        if time.monotonic() < self._look_at and not self._somebody_committed():
+        if not self._told and time.monotonic() < self._look_at:
             return False
-        # A look takes no lock, and is all that an idle worker costs.
-        self._look_at = time.monotonic() + self._look_seconds
-        return bool(self._due(LOOK, limit=1))
+        # Before looking, or what is committed in between would be missed.
+        self._told = False
+        self._look_at = time.monotonic() + self.poll_seconds
+        return bool(self._execute(LOOK))
 
     def fetch(self, limit: int) -> list[Delivery]:
-        rows = self._due(TAKE, limit)
+        rows = self._execute(TAKE, limit=limit)
         self._more = len(rows) == limit
-        return [Delivery(job_id=UUID(str(job_id))) for (job_id,) in rows]
+        now = time.monotonic()
+        return [Delivery(UUID(str(job_id)), arrived=now) for (job_id,) in rows]
 
-    def _due(self, statement: str, limit: int) -> list[tuple[Any, ...]]:
+    def _execute(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         queues = [{"name": name} for name in self._queues]
         return sql.execute(
-            self._alias, statement, {"name": "text"}, queues, limit=limit
+            self._alias, statement, {"name": "text"}, queues, **parameters
         )
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -104,14 +112,8 @@ class DatabaseConsumer:
 
     def stop(self) -> None:
         self._paused = True
+        self._watcher.stop()
 
-    def _somebody_committed(self) -> bool:
-        if self._vendor != "sqlite":
-            return False
-        # Straight to the driver: this is asked many times a second.
-        connection = connections[self._alias]
-        connection.ensure_connection()
-        (version,) = connection.connection.execute("PRAGMA data_version").fetchone()
-        changed = self._data_version is not None and version != self._data_version
-        self._data_version = version
-        return changed
+    def _heard(self) -> None:
+        self._told = True
+        self._wake()

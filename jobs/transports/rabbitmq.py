@@ -1,54 +1,45 @@
-"""RabbitMQ through pika: the one module that knows AMQP.
+"""RabbitMQ carries hints: one class publishes them, one brings them to a worker.
 
-Everything runs on pika's SelectConnection, each on an I/O thread that does nothing else, so
-that heartbeats are never late and no call waits without end. Whatever goes wrong on a
-connection ends it; the next one starts afresh. Nothing is lost by that: unconfirmed hints
-are published again, unacknowledged ones are delivered again, and the rows know better.
+Each goes from one connection to the next, as often as one ends. Nothing is lost by that:
+unconfirmed hints are published again, unacknowledged ones are delivered again, and the rows
+know better.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import itertools
 import logging
 import random
-import re
-import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import UUID
 
-import pika
-import pika.exceptions
-import pika.frame
-from pika.adapters.select_connection import SelectConnection
 from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
 from jobs import backoff, crashpoints, message
-from jobs.errors import AccessRefused, BadMessage, ConfigurationError, TransportError
+from jobs.errors import AccessRefused, BadMessage, TransportError
+from jobs.transports.amqp import (
+    CONNECT_SECONDS,
+    HEARTBEAT_SECONDS,
+    Address,
+    Session,
+    Topology,
+)
 from jobs.transports.base import Delivery, Hint, Receipt
+from jobs.transports.frames import (
+    Delivered,
+    Hints,
+    publishing,
+)
 
 logger = logging.getLogger("jobs.rabbitmq")
 
-# pika reports each failed try to connect four times over, with tracebacks. We say it once.
-if logging.getLogger("pika").level == logging.NOTSET:
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
-
-#: Broker priorities are 0 to this. A job's -100 to 100 fall into these few levels.
-TOP_PRIORITY = 4
-
-HEARTBEAT_SECONDS = 20
-CONNECT_SECONDS = 5.0
 #: A connection that lasted this long was a good one: the next back-off starts anew.
 STABLE_SECONDS = 10.0
 #: While the broker stays away, say so this often.
@@ -68,44 +59,11 @@ STALLED_SECONDS = 15.0
 START_SECONDS = 10.0
 #: Of a large batch, so many are told to be confirmed while others are on their way.
 PART = 500
-#: The prefetch is changed at most this often, in seconds.
+#: The prefetch is made smaller at most this often, in seconds.
 HOLD_SECONDS = 0.2
 #: For how long: each try may cost the other queues a new connection. In seconds.
 FIRST_REST = 2.0
 LONGEST_REST = 300.0
-
-_PRECONDITION_FAILED = 406
-_INTERNAL_ERROR = 541
-
-
-@dataclass(frozen=True, kw_only=True)
-class Topology:
-    """Which queues there are on the broker, and of what kind."""
-
-    prefix: str
-    queue_type: str
-
-    def name(self, queue: str) -> str:
-        return f"{self.prefix}.{queue}"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """As few as possible: what an operator may want to tune is a policy of theirs."""
-        if self.queue_type == "classic":
-            return {"x-queue-type": "classic", "x-max-priority": TOP_PRIORITY}
-        # Quorum queues have priorities of their own from RabbitMQ 4, without an argument.
-        return {"x-queue-type": self.queue_type}
-
-
-@dataclass(frozen=True)
-class Address:
-    """One broker: how to reach it, and how to name it to people."""
-
-    text: str
-    parameters: pika.ConnectionParameters
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class RabbitMQPublisher:
@@ -213,7 +171,7 @@ class RabbitMQPublisher:
 class RabbitMQConsumer:
     """Keeps a connection open that delivers hints, and opens another when it is lost."""
 
-    poll_seconds: float | None = None
+    poll_seconds: None = None
 
     def __init__(
         self,
@@ -266,7 +224,8 @@ class RabbitMQConsumer:
         # A prefetch is a queue's own. Each of them may be the only one that has jobs.
         share = max(self._slots, count // max(1, len(self._queues)))
         now = time.monotonic()
-        if share != self._prefetch and now >= self._hold_at:
+        # More at once: they are few steps, and a backlog waits for each of them.
+        if share > self._prefetch or (share < self._prefetch and now >= self._hold_at):
             self._hold_at = now + HOLD_SECONDS
             self._prefetch = share
             self._call(lambda session: session.hold())
@@ -478,175 +437,7 @@ class _Batch:
             self.progressed.set()
 
 
-class _Session:
-    """One connection with one channel, from opening to the end, on one I/O thread."""
-
-    def __init__(
-        self, address: Address, topology: Topology, foreign: set[str], purpose: str
-    ) -> None:
-        self.address = address
-        self.topology = topology
-        self.error: TransportError | None = None
-        self.usable = threading.Event()
-        self.ended = threading.Event()
-        self._decided = threading.Event()  # one of the two, at least
-        # The queue on account of which the broker ended this, if it was one.
-        self.blamed: str | None = None
-        self._foreign = foreign
-        self._declaring: str | None = None
-        self._ending = False
-        self._channel: Channel
-        self._connection = SelectConnection(
-            _named(address.parameters, f"jobs {purpose}"),
-            on_open_callback=lambda connection: connection.channel(
-                on_open_callback=self._channel_opened
-            ),
-            on_open_error_callback=lambda _, error: self._end(error),
-            on_close_callback=self._connection_closed,
-        )
-        self._ioloop = self._connection.ioloop
-
-    def run(self) -> None:
-        """Serve the connection until it ends."""
-        try:
-            self._ioloop.start()
-        # A fault of ours or of pika's. Like any other trouble, it ends the connection.
-        except Exception as error:
-            logger.exception("a fault while talking to %s", self.address)
-            self._end(error)
-            self._ioloop.start()
-        finally:
-            self.error = self.error or TransportError(
-                f"RabbitMQ at {self.address} left"
-            )
-            self.ended.set()
-            self._decided.set()
-            self._ioloop.close()
-            self._ended()
-
-    def opens(self, timeout: float) -> bool:
-        """Wait until it can be used; False if it ended first, or did neither in time."""
-        self._decided.wait(timeout)
-        return self.usable.is_set() and not self.ended.is_set()
-
-    def call_when_usable(self, callback: Callable[[], None]) -> None:
-        """Have the I/O thread call this, unless there is no channel, or none any more."""
-        self._call_soon(lambda: self._guarded(callback))
-
-    def close(self) -> None:
-        """Say goodbye, after everything sent before; wait a little for the answer."""
-        self._call_soon(self._close)
-        self.ended.wait(1.0)
-
-    def abort(self) -> None:
-        """Hang up without a word, on a broker that does not answer."""
-        self._call_soon(lambda: self._end(None))
-        self.ended.wait(1.0)
-
-    def cut(self) -> None:
-        """Hang up without the I/O thread, which is stuck or dead.
-
-        Or the broker would go on delivering hints to it, until heartbeats are missing.
-        """
-        self._call_soon(lambda: self._end(None))
-        stream = getattr(getattr(self._connection, "_transport", None), "_sock", None)
-        if stream is not None:
-            try:
-                socket.socket.shutdown(stream, socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is closed already
-
-    def _call_soon(self, callback: Callable[[], object]) -> None:
-        self._ioloop.add_callback_threadsafe(
-            callback
-        )  # no harm on a loop that is closed
-
-    # What follows runs on the I/O thread.
-
-    def _guarded(self, callback: Callable[[], None]) -> None:
-        if not self.usable.is_set():
-            return
-        try:
-            callback()
-        except pika.exceptions.AMQPError as error:
-            self._end(error)
-
-    def _close(self) -> None:
-        if self._connection.is_open:
-            self._connection.close()
-        else:
-            self._end(None)
-
-    def _end(self, error: BaseException | None) -> None:
-        if error is not None and self.error is None:
-            self.error = _explained(error, self.address)
-        if self._connection.is_closed or self._ending:
-            self._ioloop.stop()
-            return
-        # pika closes the socket only after a goodbye that the broker answered, and one that
-        # stays open keeps what was delivered over it from everybody else. This leads back
-        # here once it is closed.
-        self._ending = True
-        self._connection._terminate_stream(  # type: ignore[attr-defined]
-            error if isinstance(error, Exception) else TransportError("hung up")
-        )
-
-    def _ended(self) -> None:
-        """For subclasses: the session is over, and its loop has stopped."""
-
-    def _channel_opened(self, channel: Channel) -> None:
-        self._channel = channel
-        channel.add_on_close_callback(self._channel_closed)
-        self._opened(channel)
-
-    def _opened(self, channel: Channel) -> None:
-        raise NotImplementedError
-
-    def _is_usable(self) -> None:
-        self.usable.set()
-        self._decided.set()
-
-    def _connection_closed(self, connection: object, error: BaseException) -> None:
-        if getattr(error, "reply_code", None) == _INTERNAL_ERROR:
-            self.blamed = self._declaring
-        self._end(error)
-
-    def _channel_closed(self, channel: Channel, error: Exception) -> None:
-        if self._connection.is_closing or self._connection.is_closed:
-            return
-        queue = self._declaring
-        reason = getattr(error, "reply_text", None) or error
-        code = getattr(error, "reply_code", None)
-        if queue is None or code != _PRECONDITION_FAILED or queue in self._foreign:
-            self.blamed = queue
-        else:
-            logger.warning(
-                "queue %s exists with other arguments than ours, and is used as it is: %s",
-                self.topology.name(queue),
-                reason,
-            )
-            self._foreign.add(queue)
-        self._end(TransportError(f"RabbitMQ at {self.address}: {reason}"))
-
-    def _declare(self, queue: str, then: Callable[[Method], None]) -> None:
-        """Make sure that the queue exists, and go on; end the session if that fails."""
-        self._declaring = queue
-        passive = queue in self._foreign
-
-        def declared(frame: Method) -> None:
-            self._declaring = None
-            then(frame)
-
-        self._channel.queue_declare(
-            self.topology.name(queue),
-            passive=passive,
-            durable=True,
-            arguments=None if passive else self.topology.arguments,
-            callback=declared,
-        )
-
-
-class _PublishingSession(_Session):
+class _PublishingSession(Session):
     def __init__(self, address: Address, topology: Topology, foreign: set[str]) -> None:
         super().__init__(address, topology, foreign, "relay")
         self._declared: set[str] = set()
@@ -676,11 +467,14 @@ class _PublishingSession(_Session):
                 self._declared.add(hint.queue)
                 self._declare(hint.queue, then=lambda frame: self.send(batch))
                 return
+        channel = self._channel.channel_number
         messages = []
         for hint in batch.hints:
             self._published += 1
             self._unconfirmed[self._published] = (batch, hint)
-            head, tail = self._template(hint.queue, _level(hint.priority))
+            head, tail = publishing(
+                channel, self.topology.name(hint.queue), _level(hint.priority)
+            )
             messages.append(head + str(hint.job_id).encode() + tail)
         # All at once. basic_publish() would encode the same few words for each of them, and
         # hand them to the network in three pieces each.
@@ -719,27 +513,6 @@ class _PublishingSession(_Session):
         channel.confirm_delivery(
             self._answered, callback=lambda frame: self._is_usable()
         )
-
-    @functools.cache  # noqa: B019 - it lives as long as its connection
-    def _template(self, queue: str, level: int) -> tuple[bytes, bytes]:
-        """What stands before and after the job's id in a published hint: three frames."""
-        number = self._channel.channel_number
-        nobody = UUID(int=0)
-        body = message.encode(nobody)
-        publish = Basic.Publish(
-            exchange="", routing_key=self.topology.name(queue), mandatory=True
-        )
-        properties = BasicProperties(
-            content_type="application/json", delivery_mode=2, priority=level
-        )
-        frames = (
-            pika.frame.Method(number, publish),
-            pika.frame.Header(number, len(body), properties),
-            pika.frame.Body(number, body),
-        )
-        whole = b"".join(frame.marshal() for frame in frames)
-        head, tail = whole.rsplit(str(nobody).encode(), 1)
-        return head, tail
 
     def _answered(self, frame: Method) -> None:
         """The broker confirmed or refused one message, or all up to this one."""
@@ -790,7 +563,7 @@ class _PublishingSession(_Session):
     _ended = _settle
 
 
-class _ConsumingSession(_Session):
+class _ConsumingSession(Session):
     def __init__(
         self, owner: RabbitMQConsumer, address: Address, generation: int
     ) -> None:
@@ -798,6 +571,7 @@ class _ConsumingSession(_Session):
         self._owner = owner
         self._generation = generation
         self._consumers: dict[str, str] = {}  # queue → consumer tag
+        self._queues: dict[str, str] = {}  # and the other way round
         self._starting_since: float | None = None
         # Consumed queues of which the broker, when last asked, knew no consumer.
         self._doubted: set[str] = set()
@@ -873,7 +647,7 @@ class _ConsumingSession(_Session):
 
     def _is_good(self, now: float) -> bool:
         """Whether a hint would arrive, or would if this worker were not busy."""
-        heard_bytes = self._connection.bytes_received  # type: ignore[attr-defined]
+        heard_bytes = self._connection.bytes_received
         if heard_bytes != self._heard_bytes:
             self._heard_bytes, self._heard_at = heard_bytes, now
         return (
@@ -937,9 +711,9 @@ class _ConsumingSession(_Session):
 
     def _stop_consumer(self, queue: str) -> None:
         # With a callback, or pika would remember the tag for as long as the channel.
-        self._channel.basic_cancel(
-            self._consumers.pop(queue), callback=lambda frame: None
-        )
+        tag = self._consumers.pop(queue)
+        self._expect_hints()  # pika rejects what the broker sends until it knows
+        self._channel.basic_cancel(tag, callback=lambda frame: None)
 
     def _start_consumer(self, queue: str) -> None:
         self._declaring = queue  # until it delivers, it is to blame for what goes wrong
@@ -947,24 +721,29 @@ class _ConsumingSession(_Session):
         def started(frame: Method) -> None:
             self._declaring = self._starting_since = None
             self._consumers[queue] = frame.method.consumer_tag
+            self._expect_hints()
             self._owner._resting.pop(queue, None)
             self.consume()
 
         self._channel.basic_consume(
             self.topology.name(queue),
-            on_message_callback=functools.partial(self._delivered, queue),
+            on_message_callback=self._delivered,
             callback=started,
         )
 
+    def _expect_hints(self) -> None:
+        self._queues = {tag: queue for queue, tag in self._consumers.items()}
+        names = {
+            tag: self.topology.name(queue) for queue, tag in self._consumers.items()
+        }
+        self._connection.expect(
+            Hints(self._channel.channel_number, names, self._arrived) if names else None
+        )
+
     def _delivered(
-        self,
-        queue: str,
-        channel: Channel,
-        method: Any,
-        properties: BasicProperties,
-        body: bytes,
+        self, channel: Channel, method: Any, properties: BasicProperties, body: bytes
     ) -> None:
-        crashpoints.reach("hint_received")
+        """Something arrived that does not look like a hint of ours. It may still be one."""
         tag = method.delivery_tag
         try:
             job_id = message.decode(body)
@@ -972,15 +751,26 @@ class _ConsumingSession(_Session):
             logger.warning("dropped a message from %s: %s", method.routing_key, problem)
             channel.basic_ack(tag)
             return
-        self._unacknowledged.add(tag)
+        self._arrived([Delivered(method.consumer_tag, tag, job_id)])
+
+    def _arrived(self, hints: list[Delivered]) -> None:
+        crashpoints.reach("hint_received")
+        now = time.monotonic()
+        deliveries = [
+            Delivery(
+                job_id=hint.job_id,
+                queue=self._queues[hint.consumer],
+                generation=self._generation,
+                tag=hint.tag,
+                arrived=now,
+            )
+            for hint in hints
+        ]
+        self._unacknowledged.update(hint.tag for hint in hints)
         with self._owner._lock:
             if self._owner._session is not self:
                 return  # given up as stuck: the broker delivers it to the next session
-            self._owner._waiting.append(
-                Delivery(
-                    job_id=job_id, queue=queue, generation=self._generation, tag=tag
-                )
-            )
+            self._owner._waiting.extend(deliveries)
         self._owner._tell()
 
     def _give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -993,137 +783,6 @@ class _ConsumingSession(_Session):
         self._end(TransportError(f"RabbitMQ at {self.address} ended the consumer"))
 
 
-def addresses(urls: str) -> list[Address]:
-    """The brokers named by one URL, or by several separated by commas.
-
-    Raises ConfigurationError, which names the URL without its password, for anything that
-    would otherwise be guessed at.
-    """
-    found = [_address(url.strip()) for url in urls.split(",") if url.strip()]
-    if not found:
-        raise ConfigurationError("RABBITMQ_URL names no broker")
-    return found
-
-
-def redacted(url: str) -> str:
-    """The URL as it may be shown: without its password."""
-    return re.sub(r"(://[^:/@]*:).*@", r"\1***@", url)
-
-
-def _address(url: str) -> Address:
-    def refuse(rule: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"RABBITMQ_URL is {redacted(url)!r}: {rule}, as in "
-            "amqp://user:password@host:5672/vhost"
-        )
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise refuse("its host or port cannot be read") from None
-    if parts.scheme not in ("amqp", "amqps"):
-        raise refuse("it must begin with amqp:// or amqps://")
-    if not parts.hostname:
-        raise refuse("it names no host")
-    if parts.username and parts.password is None:
-        raise refuse("it has a user and no password")
-    if "/" in parts.path[1:]:
-        raise refuse("a slash in the virtual host's name is written %2F")
-    if parts.fragment:
-        raise refuse("a # in it is written %23")
-
-    secure = parts.scheme == "amqps"
-    user = unquote(parts.username or "guest")
-    vhost = unquote(parts.path[1:]) or "/"
-    options = pika.ConnectionParameters(
-        host=parts.hostname,
-        port=port or (5671 if secure else 5672),
-        virtual_host=vhost,
-        credentials=pika.PlainCredentials(user, unquote(parts.password or "guest")),
-        ssl_options=_tls(parts.query, parts.hostname, refuse) if secure else None,
-        heartbeat=HEARTBEAT_SECONDS,
-        socket_timeout=CONNECT_SECONDS,
-        stack_timeout=2 * CONNECT_SECONDS,
-        connection_attempts=1,
-    )
-    if parts.query and not secure:
-        raise refuse("only amqps:// takes options")
-    text = f"{parts.scheme}://{user}:***@{options.host}:{options.port}"
-    return Address(f"{text}/{'' if vhost == '/' else parts.path[1:]}", options)
-
-
-def _tls(
-    query: str, host: str, refuse: Callable[[str], ConfigurationError]
-) -> pika.SSLOptions:
-    """Always verified. `?cafile=` for an authority of one's own, `certfile`, `keyfile`."""
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = options.keys() - {"cafile", "certfile", "keyfile"}
-    if unknown:
-        raise refuse(
-            f"it has the option {min(unknown)!r}, and knows cafile, certfile and keyfile"
-        )
-    try:
-        context = ssl.create_default_context(cafile=options.get("cafile"))
-        if "certfile" in options:
-            context.load_cert_chain(options["certfile"], options.get("keyfile"))
-    except OSError as error:
-        raise refuse(f"its certificates cannot be read ({error})") from None
-    return pika.SSLOptions(context, host)
-
-
-def _named(
-    parameters: pika.ConnectionParameters, name: str
-) -> pika.ConnectionParameters:
-    """The same, with a name that operators see in RabbitMQ's list of connections."""
-    named = copy.copy(parameters)
-    named.client_properties = {"connection_name": name}
-    return named
-
-
 def _level(priority: int) -> int:
     """-100..100 → 0..TOP_PRIORITY, with 0 in the middle."""
     return (priority + 100 + 25) // 50
-
-
-def _root(error: BaseException) -> Any:
-    """What really happened, inside pika's wrappings."""
-    inner = getattr(error, "exceptions", None) or error.args
-    cause = inner[-1] if inner else getattr(error, "exception", None)
-    return _root(cause) if isinstance(cause, BaseException) else error
-
-
-def _explained(error: BaseException, address: Address) -> TransportError:
-    """pika's error as a sentence that names the broker and the way out."""
-    if isinstance(error, TransportError):
-        return error
-    cause = _root(error)
-    if "connection limit" in str(cause):
-        # The same code as for a virtual host that is not there, but it may pass.
-        return TransportError(
-            f"RabbitMQ at {address} lets no more connections in: a connection limit of "
-            "its virtual host, its user or its node is reached"
-        )
-    if (
-        isinstance(
-            cause,
-            pika.exceptions.ProbableAuthenticationError
-            | pika.exceptions.AuthenticationError,
-        )
-        or getattr(cause, "reply_code", None) == 403
-    ):
-        return AccessRefused(
-            f"RabbitMQ at {address} refused the user or the password: "
-            "check RABBITMQ_URL, and that the user exists there"
-        )
-    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError) or (
-        getattr(cause, "reply_code", None) == 530
-    ):
-        return AccessRefused(
-            f"RabbitMQ at {address} has no such virtual host, or does not let the user "
-            "in: check RABBITMQ_URL, and the user's permissions there"
-        )
-    reason = getattr(cause, "reply_text", None) or getattr(cause, "strerror", None)
-    return TransportError(
-        f"RabbitMQ at {address} is out of reach ({reason or cause or type(cause).__name__})"
-    )

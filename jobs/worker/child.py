@@ -2,11 +2,11 @@
 
 It knows no broker, and no status: what it reports, the supervisor records.
 
-    supervisor ── {"jobs": [[number, id, …], …]} ──▶ listener ──▶ the threads that run jobs
-               ── {"cancel": id}, {"expire": id} ──▶    │ tells the job that runs
+    supervisor ── {"jobs": [[n, id, …], …]} ───────▶ listener ──▶ the threads that run jobs
+               ── {"cancel": n}, {"expire": n} ────▶    │ tells the job that runs
                ── {"recall": true} ────────────────▶    └ takes back what has not begun
-               ◀── {"returned": [id, …]} ──────────────────┘
-               ◀── {"reports": [{"job": id, "outcome": …}, …]} ── as soon as nothing waits
+               ◀── {"returned": [n, …]} ───────────────────┘
+               ◀── {"reports": [{"number": n, "outcome": …}, …]} ── as soon as nothing waits
 
 Short jobs come several at once, and are reported several at once: neither side waits for the
 other. The board says which of them run, should the process die.
@@ -72,7 +72,7 @@ class Child:
         self._channel = channel
         self._board = board
         self._limits = limits
-        self._executions: dict[str, Execution] = {}
+        self._executions: dict[int, Execution] = {}  # by number
         self._waiting: queue.SimpleQueue[tuple[int, Execution] | None] = (
             queue.SimpleQueue()
         )
@@ -127,7 +127,7 @@ class Child:
         if "jobs" in message:
             for each in message["jobs"]:
                 number, execution = _execution(each)
-                self._executions[execution.claim.job_id.hex] = execution
+                self._executions[number] = execution
                 crashpoints.reach("job_received")
                 self._waiting.put((number, execution))
             if self._is_used_up:
@@ -145,10 +145,9 @@ class Child:
         returned = []
         try:
             while waiting := self._waiting.get_nowait():
-                _, execution = waiting
-                job_id = execution.claim.job_id.hex
-                del self._executions[job_id]
-                returned.append(job_id)
+                number, _ = waiting
+                del self._executions[number]
+                returned.append(number)
         except queue.Empty:
             pass
         else:
@@ -162,8 +161,9 @@ class Child:
             begun = time.monotonic()
             report = executor.execute(execution)
             report["seconds"] = time.monotonic() - begun
+            report["number"] = number
             self._board.end(thread)
-            del self._executions[execution.claim.job_id.hex]
+            del self._executions[number]
             # Where the function may have gone is no place for the next one to start from.
             os.fchdir(self._home)
             try:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 from jobs.lifecycle import Claim
 from jobs.worker import child
@@ -26,7 +25,7 @@ class Running:
     """A job that a child has in hand, and until when it may go on. Times are monotonic."""
 
     claim: Claim
-    number: int  # in the order in which this child got them
+    number: int  # its name between us and the child, in the order of handing out
     begun_at: float | None = None  # once it is its turn
     expires_at: float = math.inf
     cancelled: bool = False
@@ -49,8 +48,8 @@ class Child:
     pid: int
     channel: socket.socket
     slots: int = 0  # none before it says that it is ready
-    #: What it has in hand, in the order in which it begins them.
-    running: dict[UUID, Running] = field(default_factory=dict)
+    #: What it has in hand, by number, in the order in which it begins them.
+    running: dict[int, Running] = field(default_factory=dict)
     unread: bytes = b""
     killed: bool = False  # by us: its jobs are not to blame
     retiring: bool = False  # another one takes its place
@@ -70,7 +69,7 @@ class Child:
         jobs = []
         for claim in claims:
             self._handed += 1
-            self.running[claim.job_id] = Running(claim, self._handed)
+            self.running[self._handed] = Running(claim, self._handed)
             jobs.append(child.job(claim, self._handed))
         self.begin()
         self.send({"jobs": jobs})
@@ -105,6 +104,10 @@ class Child:
         """For how long the longest of what it runs has been running, in seconds."""
         now = time.monotonic()
         return max((now - (each.begun_at or now) for each in self.begun()), default=0.0)
+
+    def has_plenty(self, per_slot: int) -> bool:
+        """Whether no slot of it will be idle soon."""
+        return per_slot > 1 and len(self.running) * 2 > self.slots * per_slot
 
     def room(self, per_slot: int) -> int:
         """How many more jobs it may have now, if a slot may have so many in hand."""

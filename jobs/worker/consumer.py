@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from django.db import transaction
-
-from jobs import crashpoints, lifecycle
+from jobs import crashpoints, lifecycle, sql
 from jobs.lifecycle import Claim
 from jobs.models import Job
 from jobs.transports.base import Consumer, Delivery
@@ -18,13 +16,13 @@ from jobs.transports.base import Consumer, Delivery
 logger = logging.getLogger("jobs.worker")
 
 #: A hint that no slot was free for in this time goes back to where others may take it.
-GIVE_BACK_SECONDS = 1.0
+GIVE_BACK_SECONDS = 0.5
 
 #: A hint whose job still runs after this time is acknowledged before it ends, in seconds.
 EARLY_SECONDS = 30.0
 
 #: The first wait for somebody else's lock on a row.
-LOCKED_SECONDS = 0.002
+LOCKED_SECONDS = 0.0005
 
 #: How often to try a job whose row somebody has locked for long, in seconds.
 ASIDE_SECONDS = 1.0
@@ -90,7 +88,7 @@ class ClaimingConsumer:
         """
         if not self._locked_turns:
             return None
-        return min(1.0, LOCKED_SECONDS * 2.0 ** min(self._locked_turns, 10))
+        return min(1.0, LOCKED_SECONDS * 2.0 ** min(self._locked_turns, 12))
 
     def seconds_to_give_back(self) -> float | None:
         """In how many seconds another worker should have a hint that lies here, if one does."""
@@ -107,9 +105,9 @@ class ClaimingConsumer:
         """The jobs claimed with the next hints, and how many of the hints were dropped."""
         fetched: list[Delivery] = []
         try:
-            with transaction.atomic(using=self._alias):
+            with sql.forgettable(self._alias):
                 fetched = self.transport.fetch(limit)
-                claims = lifecycle.claim((d.job_id for d in fetched), worker)
+                claims = self._claim_twice([d.job_id for d in fetched], worker)
                 if claims:
                     crashpoints.reach("claim_before_commit")
         except Exception:
@@ -122,6 +120,15 @@ class ClaimingConsumer:
             if delivery.job_id in claimed:
                 self._deliveries.setdefault(delivery.job_id, []).append(delivery)
         return claims, self._drop([d for d in fetched if d.job_id not in claimed])
+
+    def _claim_twice(self, job_ids: Sequence[UUID], worker: UUID) -> list[Claim]:
+        """What the relay was just marking as published is free again a moment later."""
+        claims = lifecycle.claim(job_ids, worker)
+        if len(claims) == len(job_ids) or self._locked_turns:
+            return claims
+        claimed = {claim.job_id for claim in claims}
+        missed = [job_id for job_id in job_ids if job_id not in claimed]
+        return claims + lifecycle.claim(missed, worker)
 
     def _claim_aside(self, limit: int, worker: UUID) -> list[Claim]:
         """Try again what somebody had locked: it runs within a second of being let go."""

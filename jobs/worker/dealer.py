@@ -35,7 +35,7 @@ class Dealer:
     def __init__(
         self, children: Mapping[int, Child], slots: int, kill: Callable[[Child], None]
     ) -> None:
-        self.pace = Pace()
+        self.pace = Pace(slots)
         self._children = children
         self._slots = slots
         self._kill = kill
@@ -44,12 +44,19 @@ class Dealer:
 
     @property
     def room(self) -> int:
-        """For how many more claimed jobs there is a place."""
+        """For how many more claimed jobs there is a place, if it is time to fill it.
+
+        A child that has plenty in hand does not wait for more. Until one has used up half of
+        it there is nothing to win, and a claim less to pay for.
+        """
+        per_slot = self.pace.per_slot
+        if all(each.has_plenty(per_slot) for each in self._children.values()):
+            return 0
         return self._places() - len(self._waiting)
 
     def hints(self) -> int:
         """How many hints to have at hand."""
-        return self.pace.hints(self._slots)
+        return self.pace.hints
 
     def held(self) -> Iterator[Claim]:
         """All that is claimed and has not ended, waiting here or in hand of a child."""
@@ -58,6 +65,11 @@ class Dealer:
         for each in self._children.values():
             for running in each.running.values():
                 yield running.claim
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no job here at all."""
+        return not any(True for _ in self.held())
 
     def take(self, claims: Iterable[Claim]) -> list[Outcome]:
         """These are to be dealt out. Returns those that had better not be.
@@ -108,11 +120,11 @@ class Dealer:
             if each.can_be_recalled:
                 self._recall(each)
 
-    def take_back(self, sender: Child, job_ids: Iterable[str]) -> None:
+    def take_back(self, sender: Child, numbers: Iterable[int]) -> None:
         """A child has answered that it did not begin these: they come first now."""
         sender.recalled = False
         until = time.monotonic() + WAIT_SECONDS
-        claims = [sender.running.pop(UUID(job_id)).claim for job_id in job_ids]
+        claims = [sender.running.pop(number).claim for number in numbers]
         self._waiting.extendleft((until, claim) for claim in reversed(claims))
 
     def let_go(self, worker: UUID | None) -> list[Outcome]:

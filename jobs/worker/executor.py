@@ -1,5 +1,6 @@
 """Runs one job: find the task, call it, and say how that ended."""
 
+import json
 import logging
 import traceback
 from typing import Any
@@ -37,10 +38,6 @@ FENCED = "fenced"  # its job is somebody else's: there is nothing to record
 
 def execute(execution: Execution) -> Report:
     """Run a claimed job; never raises."""
-    return {"job": execution.claim.job_id.hex, **_outcome(execution)}
-
-
-def _outcome(execution: Execution) -> Report:
     claim = execution.claim
     try:
         return _call_and_tell(execution)
@@ -71,31 +68,33 @@ def _outcome(execution: Execution) -> Report:
 def _call_and_tell(execution: Execution) -> Report:
     claim = execution.claim
     task = discovery.find(claim.task)
-    signatures.check_call(task, claim.args, claim.kwargs)
+    args, kwargs = json.loads(claim.args), json.loads(claim.kwargs)
+    signatures.check_call(task, args, kwargs)
     if execution.cancelled:
         raise Cancel("it was cancelled before it began")
     if isinstance(task, JobTask) and task.atomic:
         # If the answer to the COMMIT is lost, the row knows: the supervisor's own record
         # then changes nothing.
         with transaction.atomic(using=router.db_for_write(Job)):
-            execution.complete(_call(task, execution))
+            execution.complete(_call(task, execution, args, kwargs))
             crashpoints.reach("complete_before_commit")
         crashpoints.reach("complete_after_commit")
         return {"outcome": COMMITTED}
-    result = _call(task, execution)
+    result = _call(task, execution, args, kwargs)
     if execution.completed:
         return {"outcome": COMMITTED}
     values.check_result(result)
     return {"outcome": SUCCEEDED, "result": result}
 
 
-def _call(task: Task, execution: Execution) -> Any:
-    claim = execution.claim
+def _call(
+    task: Task, execution: Execution, args: list[Any], kwargs: dict[str, Any]
+) -> Any:
     context = [_context(task, execution)] if task.takes_context else []
     crashpoints.reach("function_begins")
     execution.begin(interruptible=isinstance(task, JobTask) and task.interruptible)
     try:
-        return task.call(*context, *claim.args, **claim.kwargs)
+        return task.call(*context, *args, **kwargs)
     finally:
         execution.end()
         crashpoints.reach("function_ended")

@@ -73,6 +73,9 @@ class ForkServer:
     ) -> None:
         # One that is open on both sides of a fork is used by neither without harm.
         connections.close_all()
+        # What is loaded by now is shared by all that is forked until somebody writes to it;
+        # the collector would write to all of it.
+        gc.freeze()
         self._control, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
@@ -131,10 +134,6 @@ def _serve(
     os.set_blocking(wakeup_write, False)
     signal.signal(signal.SIGCHLD, _nothing)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-    # What is loaded by now is shared with the children until somebody writes to it; the
-    # collector would write to all of it.
-    gc.collect()
-    gc.freeze()
 
     children: dict[int, Board] = {}
     selector = selectors.DefaultSelector()

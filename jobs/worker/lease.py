@@ -20,7 +20,7 @@ from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.models.functions import Now
 
 from jobs import crashpoints, pruner, rescuer, values
-from jobs.models import Worker
+from jobs.models import Worker, WorkerQuerySet
 
 logger = logging.getLogger("jobs.worker")
 
@@ -105,15 +105,21 @@ class Lease:
         # PostgreSQL would refuse a NUL, and with it the renewal.
         trouble = values.printable(self._trouble())
         crashpoints.reach("lease_before_renewal")
-        renewed = row.live().update(
-            lease_until=Now() + self._length, trouble=trouble, pace=self._pace()
-        )
+
+        def renew(row: WorkerQuerySet) -> int:
+            return row.live().update(
+                lease_until=Now() + self._length, trouble=trouble, pace=self._pace()
+            )
+
+        # One statement, unless somebody asked it to drain.
+        renewed = renew(row.filter(drain_requested_at=None))
+        if not renewed:
+            self.is_draining |= row.filter(drain_requested_at__isnull=False).exists()
+            renewed = renew(row)
         crashpoints.reach("lease_after_renewal")
         if renewed:
             self._trust(asked_at)
-        if not self.is_draining:
-            self.is_draining = row.filter(drain_requested_at__isnull=False).exists()
-        if not renewed:
+        else:
             # Its jobs may be somebody else's by now. This worker goes on as a new one.
             logger.error("the lease of worker %s had lapsed", self.worker_id)
             self.worker_id = self._register()

@@ -11,6 +11,8 @@ import math
 WINDOW_SECONDS = 0.1
 #: Jobs in hand of one slot. In few steps, because a broker is told of each.
 STEPS = (1, 4, 16, 64, 256)
+#: What the slots of a worker have in hand together, at most: its memory grows with that.
+MOST = 1024
 #: How much one job counts in the mean. A long one is felt for a few dozen short ones.
 WEIGHT = 0.1
 #: Before anything is known, in seconds: jobs are long until they prove to be short.
@@ -20,7 +22,8 @@ UNKNOWN_SECONDS = 1.0
 class Pace:
     """The measured mean duration of the jobs of one worker, and what follows from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self.mean = UNKNOWN_SECONDS
 
     def learn(self, seconds: float) -> None:
@@ -32,14 +35,16 @@ class Pace:
         """Short jobs wait behind one that has been running for so long."""
         self.mean = max(self.mean, min(seconds, UNKNOWN_SECONDS))
 
-    def hints(self, slots: int) -> int:
+    @property
+    def hints(self) -> int:
         """How many hints to have at hand: the jobs in hand, and those that come next."""
-        return slots if self.per_slot == 1 else 2 * slots * self.per_slot
+        per_slot = self.per_slot
+        return self._slots if per_slot == 1 else 2 * self._slots * per_slot
 
     @property
     def per_slot(self) -> int:
         """How many jobs one slot may have in hand, the one that it runs among them."""
-        fitting = WINDOW_SECONDS / max(self.mean, 1e-9)
+        fitting = min(WINDOW_SECONDS / max(self.mean, 1e-9), MOST / self._slots)
         return max(step for step in STEPS if step <= max(1.0, math.floor(fitting)))
 
     def __str__(self) -> str:

@@ -20,14 +20,13 @@ from uuid import UUID
 
 from django.db import (
     DatabaseError,
-    IntegrityError,
     InterfaceError,
     OperationalError,
     connections,
     router,
 )
 
-from jobs import backoff, conf, crashpoints, lifecycle, relay, sql, transports
+from jobs import backoff, conf, crashpoints, lifecycle, relay, transports
 from jobs.lifecycle import Claim, Outcome
 from jobs.models import Job, Queue
 from jobs.relay import Relay
@@ -39,6 +38,7 @@ from jobs.worker.consumer import ClaimingConsumer
 from jobs.worker.dealer import NOT_BEGUN, Dealer
 from jobs.worker.forkserver import Exited, ForkServer, Spawned
 from jobs.worker.lease import Lease
+from jobs.worker.recorder import Recorder
 
 logger = logging.getLogger("jobs.worker")
 
@@ -46,12 +46,12 @@ logger = logging.getLogger("jobs.worker")
 TURN_SECONDS = 1.0
 #: How often to look whether somebody cancelled what runs, in seconds.
 CANCELLED_SECONDS = 1.0
-#: How often to look for jobs that were claimed without our knowing, in seconds.
+#: How long after a claim to look for jobs that were claimed without our knowing, in seconds.
 FORGOTTEN_SECONDS = 10.0
 #: How long the last acknowledgements, records and goodbyes may take, in seconds.
 LAST_WORDS_SECONDS = 5.0
 #: How often to look for queues that are new, paused or resumed, in seconds.
-QUEUES_SECONDS = 2.0
+QUEUES_SECONDS = 5.0
 #: A loop that stood still, or had nobody to run a job, for this long is trouble, in seconds.
 STALLED_SECONDS = 15.0
 #: The queue that every worker knows, whether or not a job was ever saved to it.
@@ -89,7 +89,8 @@ class Supervisor:
         self._spawning = 0
         self._spawn_at = 0.0
         self._spawn_delays = backoff.reconnect_delays()
-        self._unrecorded: list[Outcome] = []
+        self._ended: list[Outcome] = []  # and is not recorded yet
+        self._committed: list[UUID] = []  # and not acknowledged yet
         self._database_at = 0.0
         self._database_delays = backoff.reconnect_delays()
         self._exit_code = OK
@@ -126,6 +127,7 @@ class Supervisor:
             transports.consumer(self._alias, prefetch=slots, wake=self._wake),
             alias=self._alias,
         )
+        self._recorder = Recorder(self._alias, wake=self._wake)
         self._relay: Relay | None = None
 
     @property
@@ -152,6 +154,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         transport = self._consumer.transport
         self._lease.start()
+        self._recorder.start()
         transport.consume(self._queues)
         transport.start()
         if conf.current().uses_rabbitmq:
@@ -207,57 +210,14 @@ class Supervisor:
             self._consumer.transport.pause()
 
     def _record(self) -> None:
-        """Commit how jobs ended, and only then acknowledge their hints."""
-        if not self._unrecorded:
-            return
-        locked: list[Outcome] = []
-        try:
-            lifecycle.finish(self._unrecorded, patient=False)
-        except (OperationalError, InterfaceError) as error:
-            if not sql.is_locked(error):
-                raise
-            locked = self._record_what_is_not_locked()
-        except DatabaseError:
-            # One of them cannot be stored. The others must not wait for it.
-            self._record_one_by_one()
-        crashpoints.reach("finish_after_commit")
-        done = [o for o in self._unrecorded if not locked or o not in locked]
-        self._consumer.settle([outcome.claim.job_id for outcome in done])
-        crashpoints.reach("acknowledged")
-        self._unrecorded = locked
-
-    def _record_what_is_not_locked(self) -> list[Outcome]:
-        """The rest is tried again at the next turn: nobody else must wait for it."""
-        locked: list[Outcome] = []
-        for outcome in self._unrecorded:
-            try:
-                lifecycle.finish([outcome], patient=False)
-            except OperationalError as error:
-                if not sql.is_locked(error):
-                    raise
-                locked.append(outcome)
-        return locked
-
-    def _record_one_by_one(self) -> None:
-        for outcome in self._unrecorded:
-            try:
-                lifecycle.finish([outcome])
-            except (OperationalError, InterfaceError):
-                raise
-            except DatabaseError as error:
-                logger.exception(
-                    "job %s: its outcome was refused", outcome.claim.job_id
-                )
-                lifecycle.finish(
-                    [
-                        lifecycle.failed(
-                            outcome.claim,
-                            exception=f"{type(error).__module__}.{type(error).__name__}",
-                            message="the database refused to store how this job ended",
-                            traceback="",
-                        )
-                    ]
-                )
+        """Have what ended committed, and only then acknowledge the hints."""
+        ended, self._ended = self._ended, []
+        done = self._recorder.record(ended, at_leisure=self._dealer.is_idle)
+        self._committed += [outcome.claim.job_id for outcome in done]
+        if self._committed:
+            self._consumer.settle(self._committed)
+            self._committed = []
+            crashpoints.reach("acknowledged")
 
     def _release_forgotten(self) -> None:
         """Put back what was claimed when the answer to the COMMIT was lost.
@@ -267,9 +227,9 @@ class Supervisor:
         now = time.monotonic()
         if now < self._forgotten_at:
             return
-        self._forgotten_at = now + FORGOTTEN_SECONDS
+        self._forgotten_at = math.inf
         known = {claim.job_id for claim in self._dealer.held()}
-        known |= {outcome.claim.job_id for outcome in self._unrecorded}
+        known |= {outcome.claim.job_id for outcome in self._recorder.held()}
         forgotten = [
             lifecycle.released(
                 Claim(
@@ -277,8 +237,6 @@ class Supervisor:
                     worker=self._lease.worker_id,
                     attempt=job.attempt,
                     task=job.task,
-                    args=[],
-                    kwargs={},
                 ),
                 "the database's answer to the claim was lost",
             )
@@ -301,12 +259,11 @@ class Supervisor:
         transport.hold(self._dealer.hints())
         if (room := self._dealer.room) > 0:
             transport.resume()
-            try:
-                claims = self._consumer.claim(room, self._lease.worker_id)
-            except IntegrityError as error:
-                # A failover has lost this worker's row. Its lease makes it another one.
-                raise OperationalError(*error.args) from error
-            self._unrecorded += self._dealer.take(claims)
+            claims = self._consumer.claim(room, self._lease.worker_id)
+            self._ended += self._dealer.take(claims)
+            if claims:
+                soon = time.monotonic() + FORGOTTEN_SECONDS
+                self._forgotten_at = min(self._forgotten_at, soon)
             if self._consumer.met_a_pause:
                 self._queues_at = 0.0  # look now: what was fetched of it is given back
         elif self._consumer.has_waited_too_long():
@@ -316,9 +273,7 @@ class Supervisor:
         """Have the children hold what they can soon begin, and nobody hold the rest."""
         self._dealer.recall_held_up()
         is_ours = self._stop_at is None and self._lease.is_trusted
-        self._unrecorded += self._dealer.let_go(
-            self._lease.worker_id if is_ours else None
-        )
+        self._ended += self._dealer.let_go(self._lease.worker_id if is_ours else None)
         self._dealer.deal()
 
     def _tell(self, listener: Child, message: dict[str, Any]) -> None:
@@ -383,15 +338,14 @@ class Supervisor:
             .values_list("pk", flat=True)
         )
         for each in self._children.values():
-            for job_id in cancelled & each.running.keys():
-                running = each.running[job_id]
-                if not running.cancelled:
+            for running in each.running.values():
+                if running.claim.job_id in cancelled and not running.cancelled:
                     running.cancelled = True
                     self._ask_to_end(each, running, "cancel")
 
     def _ask_to_end(self, busy: Child, running: Running, how: str) -> None:
         running.kill_at = min(running.kill_at, time.monotonic() + STOP_SECONDS)
-        self._tell(busy, {how: running.claim.job_id.hex})
+        self._tell(busy, {how: running.number})
 
     # Children.
 
@@ -458,15 +412,15 @@ class Supervisor:
             sender.dismiss()
 
     def _take_report(self, sender: Child, report: dict[str, Any]) -> None:
-        claim = sender.running.pop(UUID(report["job"])).claim
+        claim = sender.running.pop(report["number"]).claim
         crashpoints.reach("report_received")
         self._dealer.pace.learn(report["seconds"])
         sender.retiring = sender.retiring or "retire" in report
         outcome = outcomes.of_report(claim, report)
         if outcome is None:
-            self._consumer.settle([claim.job_id])
+            self._committed.append(claim.job_id)
         else:
-            self._unrecorded.append(outcome)
+            self._ended.append(outcome)
 
     def _bury(self, ended: Exited) -> None:
         """A child has died: its last reports count, what it still ran is lost."""
@@ -499,7 +453,7 @@ class Supervisor:
                 outcome = outcomes.of_killed(running)
             else:
                 outcome = lifecycle.released(running.claim)
-            self._unrecorded.append(outcome)
+            self._ended.append(outcome)
 
     # The end.
 
@@ -550,7 +504,12 @@ class Supervisor:
 
     @property
     def _holds_jobs(self) -> bool:
-        return bool(self._unrecorded) or any(True for _ in self._dealer.held())
+        return bool(
+            self._ended
+            or self._committed
+            or self._recorder.held()
+            or not self._dealer.is_idle
+        )
 
     def _is_over(self) -> bool:
         if self._stop_at is None:
@@ -562,7 +521,7 @@ class Supervisor:
         logger.error(
             "%d jobs ended and could not be recorded: they are run again once the lease "
             "is over",
-            len(self._unrecorded),
+            len(self._recorder.held()),
         )
         self._exit_code = self._exit_code or EX_TEMPFAIL
         return True
@@ -574,6 +533,7 @@ class Supervisor:
             self._relay.nudge()
             self._relay.flush(2.0)
             self._relay.stop()
+        self._recorder.stop()
         self._consumer.transport.stop()
         try:
             self._lease.end()

@@ -12,7 +12,7 @@ from jobs.models import Queue
 
 class Command(BaseCommand):
     help = (
-        "Have workers run the jobs of a paused queue again, within about two seconds."
+        "Have workers run the jobs of a paused queue again, within about five seconds."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
