@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         name="fence-after-the-commit",
         file="jobs/worker/executor.py",
-        whole="            execution.complete(_call(task, execution))\n",
-        broken="            result = _call(task, execution)\n"
+        whole="            execution.complete(_call(task, execution, args, kwargs))\n",
+        broken="            result = _call(task, execution, args, kwargs)\n"
         "        execution.complete(result)\n"
         "        if True:\n",
         tests=(
@@ -160,9 +160,9 @@ MUTANTS = (
     Mutant(
         name="acknowledge-before-the-finish",
         file="jobs/worker/supervisor.py",
-        whole="        try:\n            lifecycle.finish(self._unrecorded, patient=False)\n",
-        broken="        self._consumer.settle([o.claim.job_id for o in self._unrecorded])\n"
-        "        try:\n            lifecycle.finish(self._unrecorded, patient=False)\n",
+        whole="        ended, self._ended = self._ended, []\n",
+        broken="        ended, self._ended = self._ended, []\n"
+        "        self._consumer.settle([o.claim.job_id for o in ended])\n",
         tests=(
             "tests/faults/test_worker.py::"
             "test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before",
@@ -171,17 +171,49 @@ MUTANTS = (
     Mutant(
         name="publish-before-the-commit",
         file="jobs/signals.py",
-        whole="transaction.on_commit(_send, using=using)",
-        broken="_send()",
+        whole="transaction.on_commit(partial(_send, using, newborn), using=using)",
+        broken="_send(using, newborn)",
         tests=(
             "tests/test_job.py::test_a_rolled_back_save_leaves_no_row_and_wakes_nobody",
+        ),
+    ),
+    # Where the table is the queue, a worker is told; looking would hide it, as slowness.
+    Mutant(
+        name="nobody-is-told",
+        file="jobs/transports/watcher.py",
+        whole='            cursor.execute(f"NOTIFY {CHANNEL}")\n',
+        broken="            pass\n",
+        tests=(
+            "tests/test_watcher.py::test_whatever_makes_jobs_runnable_wakes_a_worker",
+        ),
+        database="postgresql",
+    ),
+    Mutant(
+        name="what-came-right-after-is-forgotten",
+        file="jobs/transports/watcher.py",
+        whole="            owed = told\n",
+        broken="            owed = False\n",
+        tests=(
+            "tests/test_watcher.py::"
+            "test_what_is_saved_right_after_something_else_is_not_forgotten",
+        ),
+        database="postgresql",
+    ),
+    Mutant(
+        name="no-end-waits-for-the-disk",
+        file="jobs/sql.py",
+        whole='        ask(f"PRAGMA synchronous = {usual}")\n',
+        broken="        pass\n",
+        tests=(
+            "tests/test_transports.py::"
+            "test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does",
         ),
     ),
     # No hint is lost unnoticed. Healing would hide the first two, as mere slowness: their
     # tests ask the publisher itself.
     Mutant(
         name="not-mandatory",
-        file="jobs/transports/rabbitmq.py",
+        file="jobs/transports/frames.py",
         whole="mandatory=True",
         broken="mandatory=False",
         tests=(
@@ -267,11 +299,9 @@ MUTANTS = (
     Mutant(
         name="lease-by-the-workers-clock",
         file="jobs/worker/lease.py",
-        whole="        renewed = row.live().update(\n"
-        "            lease_until=Now() + self._length,",
-        broken="        from django.utils import timezone\n"
-        "        renewed = row.live().update(\n"
-        "            lease_until=timezone.now() + self._length,",
+        whole="                lease_until=Now() + self._length, trouble=trouble,",
+        broken="                lease_until=__import__('django.utils.timezone').utils.timezone"
+        ".now() + self._length, trouble=trouble,",
         tests=("tests/faults/test_worker.py::test_w26_no_clock_of_a_worker_is_asked",),
     ),
     Mutant(
@@ -302,7 +332,7 @@ MUTANTS = (
         whole="            busy.killed = True\n",
         broken="            busy.killed = True\n"
         "            ended = [running.claim for running in busy.running.values()]\n"
-        "            self._unrecorded += map(lifecycle.released, ended)\n",
+        "            self._ended += map(lifecycle.released, ended)\n",
         tests=(
             "tests/faults/test_worker.py::"
             "test_w10_a_job_is_released_when_its_process_is_dead_and_not_before",

@@ -33,7 +33,7 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._refusing = False
         self._flowing = {"up": threading.Event(), "down": threading.Event()}
-        self._watchers: dict[str, Callable[[bytes], None]] = {}
+        self._watchers: dict[str, Callable[[bytes], bytes | None]] = {}
         self.delay = 0.0  # seconds that each piece is held, one direction
         self.attempts: list[float] = []  # when each connection was tried, monotonic
         self.heal()
@@ -79,10 +79,13 @@ class Proxy:
         for flowing in self._flowing.values():
             flowing.set()
 
-    def watch(self, direction: str, seen: Callable[[bytes], None] | None) -> None:
+    def watch(
+        self, direction: str, seen: Callable[[bytes], bytes | None] | None
+    ) -> None:
         """Call `seen` with each piece before it is passed on in this direction.
 
-        It may freeze or cut the proxy: then the piece does not come through.
+        It may freeze or cut the proxy: then the piece does not come through. What it returns,
+        if anything, is passed on instead.
         """
         if seen is None:
             self._watchers.pop(direction, None)
@@ -132,7 +135,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while piece := source.recv(65536):
                 if seen := self._watchers.get(direction):
-                    seen(piece)
+                    piece = seen(piece) or piece
                 if self.delay:
                     time.sleep(self.delay)
                 self._flowing[direction].wait()

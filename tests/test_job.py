@@ -10,7 +10,8 @@ from uuid import UUID
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import models, transaction
+from django.db.models.signals import post_init
 from django.utils import timezone
 
 from jobs import signals
@@ -95,6 +96,39 @@ def test_what_cannot_run_or_be_stored_is_refused_with_a_sentence(
     assert str(enqueued.value) == str(saved.value)
     assert str(saved.value) in cleaned.value.message_dict[field]
     assert not Job.objects.exists()
+
+
+def test_a_job_made_quickly_is_as_django_makes_it(make_job: MakeJob) -> None:
+    quick = Job(task=ECHO, args=["x"], priority=3)
+    usual = Job.__new__(Job)
+    models.Model.__init__(usual, task=ECHO, args=["x"], priority=3)
+
+    assert quick._state.adding
+    assert quick.id != usual.id
+    same = {"id": None, "_state": None}
+    assert vars(quick) | same == vars(usual) | same
+
+    first, second = Job(task=ECHO), Job(task=ECHO)
+    assert first.args is not second.args
+    assert first.kwargs is not second.kwargs
+    unknown: dict[str, Any] = {"task": ECHO, "colour": "red"}
+    with pytest.raises(TypeError, match="unexpected keyword arguments"):
+        Job(**unknown)
+
+
+def test_who_listens_to_new_objects_hears_of_jobs() -> None:
+    heard: list[Any] = []
+
+    def listen(instance: Any, **kwargs: Any) -> None:
+        heard.append(instance)
+
+    post_init.connect(listen, sender=Job)
+    try:
+        job = Job(task=ECHO)
+    finally:
+        post_init.disconnect(listen, sender=Job)
+
+    assert heard == [job]
 
 
 def test_a_saved_job_waits_in_its_queue() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from jobs import lifecycle
@@ -48,7 +49,7 @@ def test_a_claim_brings_the_arguments_as_they_were_saved(
 
     claim = claim_one(job, worker_row)
 
-    assert claim.args == [value]
+    assert json.loads(claim.args) == [value]
     assert claim.task == "tests.sample.tasks.echo"
 
 
@@ -73,6 +74,41 @@ def test_a_claim_of_many_takes_those_that_it_can(
     claims = lifecycle.claim([*ids, uuid4()], worker_row.id)
 
     assert {claim.job_id for claim in claims} == {job.id for job in waiting}
+
+
+def test_a_worker_without_a_row_claims_nothing(make_job: MakeJob) -> None:
+    job = make_job()
+
+    assert lifecycle.claim([job.id], uuid4()) == []
+
+    job.refresh_from_db()
+    assert job.status == "queued"
+
+
+@pytest.mark.postgresql
+def test_rows_are_found_by_their_keys_whatever_the_statistics_say(
+    worker_row: Worker,
+) -> None:
+    def read_rows() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT seq_tup_read FROM pg_stat_xact_user_tables "
+                "WHERE relname = 'jobs_job'"
+            )
+            return int(cursor.fetchone()[0])
+
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE jobs_job")  # and it knows of no row
+    ids = Job.objects.enqueue_many(
+        Job(task="tests.sample.tasks.echo", args=[number]) for number in range(3000)
+    )
+    before = read_rows()
+
+    claims = lifecycle.claim(ids[:256], worker_row.id)
+    outcomes = [lifecycle.succeeded(claim, {"text": 'a "\\" b'}) for claim in claims]
+    assert len(lifecycle.finish(outcomes)) == 256
+
+    assert read_rows() == before
 
 
 def test_a_job_that_is_not_due_cannot_be_claimed(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import concurrent.futures
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -106,7 +106,7 @@ ENDINGS = {
     # Its budget is the one that two statuses share: see `ending_of`.
     "interrupted": Ending(
         # Its delay is random, so it says one that is not.
-        lambda claim: replace(lifecycle.interrupted(claim, "E", "no", ""), delay=LATER),
+        lambda claim: lifecycle.interrupted(claim, "E", "no", "")._replace(delay=LATER),
         lambda row: Status.QUEUED,
         counted="interruptions",
         later=True,

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ("requirements.txt", "requirements-dev.txt")
+PEERS_LOCK = "benchmarks/peers/requirements.txt"
 
 
 def test_every_variable_is_in_the_example_of_the_environment() -> None:
@@ -47,7 +48,7 @@ def test_every_variable_of_the_example_has_one_line_of_comment() -> None:
             assert not variable.match(comment), line
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, PEERS_LOCK])
 def test_a_lock_file_has_hashes_and_names_no_index(name: str) -> None:
     text = text_of(name)
     pinned = re.findall(r"^[a-z0-9][\w.-]*(?:\[\w+\])?==\S+.*\\$", text, re.MULTILINE)
@@ -66,6 +67,19 @@ def test_the_lock_files_agree() -> None:
     )
 
     assert runtime <= development
+
+
+def test_others_are_measured_with_the_releases_that_we_use_ourselves() -> None:
+    ours, theirs = (
+        dict(re.findall(r"^([\w.-]+)==(.*)", text_of(name), re.MULTILINE))
+        for name in (LOCKS[1], PEERS_LOCK)
+    )
+
+    shared = ours.keys() & theirs.keys()
+    assert {"django", "psycopg", "pika"} <= shared
+    assert {name: ours[name] for name in shared} == {
+        name: theirs[name] for name in shared
+    }
 
 
 def test_every_range_is_locked() -> None:

@@ -18,10 +18,12 @@ from jobs import relay, transports
 from jobs.errors import AccessRefused, BadMessage, ConfigurationError, TransportError
 from jobs.message import decode, encode
 from jobs.models import Job
-from jobs.transports import rabbitmq
+from jobs.transports import amqp, rabbitmq
 from jobs.transports.base import Consumer, Hint
 from tests import services
 from tests.conftest import Broker, MakeJob, available, eventually
+
+HOUR = timedelta(hours=1)
 
 
 def hint(queue: str = "default", priority: int = 0) -> Hint:
@@ -49,7 +51,7 @@ def hint(queue: str = "default", priority: int = 0) -> Hint:
 def test_a_url_is_read_as_it_is_written(
     url: str, shown: str, host: str, port: int, vhost: str, user: str, password: str
 ) -> None:
-    (address,) = rabbitmq.addresses(url)
+    (address,) = amqp.addresses(url)
 
     assert str(address) == shown
     options = address.parameters
@@ -61,7 +63,7 @@ def test_a_url_is_read_as_it_is_written(
 
 
 def test_several_urls_are_several_brokers() -> None:
-    found = rabbitmq.addresses("amqp://u:p%2C@one/, amqp://u:p@two:5673/")
+    found = amqp.addresses("amqp://u:p%2C@one/, amqp://u:p@two:5673/")
 
     assert [address.parameters.host for address in found] == ["one", "two"]
 
@@ -86,7 +88,7 @@ def test_a_url_that_would_be_guessed_at_is_refused_without_its_password(
     url: str, rule: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=rule) as refused:
-        rabbitmq.addresses(url)
+        amqp.addresses(url)
 
     assert "secret" not in str(refused.value)
 
@@ -388,6 +390,59 @@ class TestRelay:
         assert job.published_at is None
         publisher.close()
 
+    def test_a_job_that_was_just_saved_is_published_without_looking_for_it(
+        self, broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_job()
+        assert relay_flushes()  # a relay's first look is at the table
+        looks: list[bool] = []
+        monkeypatch.setattr(
+            relay.Relay, "_publish_all", lambda self: looks.append(True)
+        )
+
+        job = make_job()
+
+        assert relay_flushes()
+        job.refresh_from_db()
+        assert job.published_at is not None
+        assert broker.count() == 2
+        assert not looks
+
+        make_job(run_after=timezone.now() - HOUR)  # not now: it may be any time
+
+        assert relay_flushes()
+        assert looks
+
+    def test_a_relay_that_is_told_of_what_it_found_by_looking_publishes_it_once(
+        self, broker: Broker, make_job: MakeJob, settings: Any
+    ) -> None:
+        settings.JOBS = settings.JOBS | {"PUBLISH_ON_SAVE": False}
+        job = make_job()
+        publisher = transports.publisher()
+        looking = relay.Relay(publisher, poll_seconds=None)
+        looking._publish_what_was_saved()
+
+        looking.nudge(Hint(job_id=job.pk, queue=job.queue, priority=job.priority))
+        looking._publish_what_was_saved()
+
+        publisher.close()
+        assert broker.count() == 1
+
+    def test_a_newborn_job_that_is_put_back_before_it_is_marked_is_not_marked(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        """It waits for a hint of its own, at its later time."""
+        job = make_job()
+        assert relay_flushes()
+        Job.objects.filter(pk=job.pk).update(
+            attempt=1, published_at=None, run_after=timezone.now()
+        )
+
+        relay._mark([Hint(job_id=job.pk, queue="default", priority=0)], None)
+
+        job.refresh_from_db()
+        assert job.published_at is None
+
     def test_d13_a_hundred_thousand_jobs_are_one_commit_and_published_behind_it(
         self, broker: Broker
     ) -> None:
@@ -498,5 +553,5 @@ class TestTLS:
 
 
 def publisher_at(url: str) -> rabbitmq.RabbitMQPublisher:
-    topology = rabbitmq.Topology(prefix=f"test-{uuid4().hex[:8]}", queue_type="classic")
-    return rabbitmq.RabbitMQPublisher(rabbitmq.addresses(url), topology)
+    topology = amqp.Topology(prefix=f"test-{uuid4().hex[:8]}", queue_type="classic")
+    return rabbitmq.RabbitMQPublisher(amqp.addresses(url), topology)

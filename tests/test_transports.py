@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -268,6 +269,30 @@ def test_two_workers_never_claim_the_same_job(
         thread.join(40)
 
     assert sorted(claimed) == sorted(ids)
+
+
+@pytest.mark.sqlite
+def test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does(
+    consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
+) -> None:
+    make_job()
+    claiming = ClaimingConsumer(consumer(), alias="default")
+    told: list[str] = []
+    connection.connection.set_trace_callback(told.append)
+
+    claims = eventually(lambda: claiming.claim(1, worker_row.id))
+    lifecycle.finish([lifecycle.succeeded(claims[0], None)])
+
+    connection.connection.set_trace_callback(None)
+    order = re.findall(r"synchronous = \d|SET status|COMMIT", "\n".join(told))
+    assert order == [
+        "synchronous = 1",
+        "SET status",
+        "COMMIT",
+        "synchronous = 2",
+        "SET status",
+        "COMMIT",
+    ]
 
 
 def test_no_consumer_shows_a_password(consumer: StartConsumer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from datetime import UTC, datetime, timedelta
@@ -54,8 +55,8 @@ def there_and_back(value: Any, worker: Worker) -> Any:
     one.save()
     (many,) = Job.objects.enqueue_many([Job(task=ECHO, kwargs={"value": value})])
     claims = {c.job_id: c for c in lifecycle.claim([one.pk, many], worker.pk)}
-    (argument,) = claims[one.pk].args
-    assert claims[many].kwargs == {"value": argument}
+    (argument,) = json.loads(claims[one.pk].args)
+    assert json.loads(claims[many].kwargs) == {"value": argument}
 
     lifecycle.finish([lifecycle.succeeded(claims[one.pk], argument)])
 

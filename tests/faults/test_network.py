@@ -20,7 +20,7 @@ from pytest_django import Settings
 from jobs import relay, transports
 from jobs.errors import TransportError
 from jobs.models import Worker
-from jobs.transports import rabbitmq
+from jobs.transports import amqp, rabbitmq
 from tests import services
 from tests.conftest import (
     Broker,
@@ -94,8 +94,8 @@ def test_n1_a_half_open_connection_loses_no_job(
     # Published by a process whose way to the broker is open.
     open_relay = relay.Relay(
         rabbitmq.RabbitMQPublisher(
-            rabbitmq.addresses(broker.url),
-            rabbitmq.Topology(prefix=broker.prefix, queue_type="classic"),
+            amqp.addresses(broker.url),
+            amqp.Topology(prefix=broker.prefix, queue_type="classic"),
         ),
         poll_seconds=0.1,
     )
@@ -294,8 +294,8 @@ def test_n6_a_certificate_that_proves_nothing_is_refused_and_named(
     port = tls_server(tmp_path)
     options = f"?cafile={tmp_path}/ca.pem" if known else ""
     publisher = rabbitmq.RabbitMQPublisher(
-        rabbitmq.addresses(f"amqps://u:secret@{host}:{port}/{options}"),
-        rabbitmq.Topology(prefix="x", queue_type="classic"),
+        amqp.addresses(f"amqps://u:secret@{host}:{port}/{options}"),
+        amqp.Topology(prefix="x", queue_type="classic"),
     )
 
     with pytest.raises(TransportError, match="certificate") as refused:

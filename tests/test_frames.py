@@ -1,0 +1,165 @@
+"""Hints on the wire: taken off the stream in one piece, and nothing else is."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pika.frame
+import pytest
+from pika.spec import Basic, BasicProperties
+
+from jobs import message, transports
+from jobs.transports import rabbitmq
+from jobs.transports.base import Hint
+from jobs.transports.frames import Delivered, HintConnection, Hints
+from tests.conftest import Broker, eventually
+
+pytestmark = pytest.mark.once
+
+CHANNEL = 1
+CONSUMERS = {"ctag1.a": "jobs.default", "ctag1.b": "jobs.a+b"}
+OURS = BasicProperties(content_type="application/json", delivery_mode=2, priority=2)
+JOB = uuid4()
+
+
+def sent(
+    tag: int,
+    body: bytes = message.encode(JOB),
+    *,
+    consumer: str = "ctag1.a",
+    redelivered: bool = False,
+    properties: BasicProperties = OURS,
+    pieces: int = 1,
+) -> bytes:
+    """A message as a broker sends it: a method frame, a header, and the body."""
+    queue = CONSUMERS.get(consumer, "jobs.other")
+    size = -(-len(body) // pieces)
+    frames = [
+        pika.frame.Method(
+            CHANNEL, Basic.Deliver(consumer, tag, redelivered, "", queue)
+        ),
+        pika.frame.Header(CHANNEL, len(body), properties),
+    ]
+    bodies = [
+        pika.frame.Body(CHANNEL, body[start : start + size])
+        for start in range(0, len(body), size)
+    ]
+    return b"".join(frame.marshal() for frame in [*frames, *bodies])
+
+
+HINTS = {
+    Delivered("ctag1.a", 1, JOB): sent(1),
+    Delivered("ctag1.b", 2, JOB): sent(2, consumer="ctag1.b", redelivered=True),
+    Delivered("ctag1.a", 9, JOB): sent(9),
+}
+OTHERS = {
+    "a heartbeat": pika.frame.Heartbeat().marshal(),
+    "an answer": pika.frame.Method(CHANNEL, Basic.QosOk()).marshal(),
+    "other properties": sent(3, properties=BasicProperties(headers={"x": 1})),
+    "a consumer that has not started": sent(4, consumer="ctag1.c"),
+    "a body in pieces": sent(5, pieces=3),
+    "no job's id": sent(6, b'{"v":1,"job":"%s"}' % (b"-" * 36)),
+    "bytes that end frames": sent(7, b"\xce\x01\x00\x01" * 30),
+}
+FIRST, SECOND, LAST = HINTS.values()
+STREAM = FIRST + SECOND + FIRST.join(OTHERS.values()) + LAST + LAST
+
+
+def read(*pieces: bytes) -> tuple[list[Delivered | bytes], int]:
+    """The hints, and the frames that are left to pika; and how many bytes were counted."""
+    seen: list[Delivered | bytes] = []
+    connection: Any = HintConnection.__new__(HintConnection)
+    connection._frame_buffer = b""
+    connection.bytes_received = 0
+    connection._process_frame = lambda frame: seen.append(frame.marshal())
+    connection.expect(Hints(CHANNEL, CONSUMERS, seen.extend))
+    for piece in pieces:
+        connection._on_data_available(piece)
+    return seen, connection.bytes_received
+
+
+def stream(seen: list[Delivered | bytes]) -> bytes:
+    """The bytes that it came as."""
+    return b"".join(
+        HINTS[each] if isinstance(each, Delivered) else each for each in seen
+    )
+
+
+def test_hints_and_all_else_come_in_the_order_of_the_stream() -> None:
+    seen, counted = read(STREAM)
+
+    assert stream(seen) == STREAM
+    assert {each for each in seen if isinstance(each, Delivered)} == HINTS.keys()
+    assert counted == len(STREAM)
+
+
+def test_it_does_not_matter_where_the_stream_is_cut() -> None:
+    for cut in range(1, len(STREAM)):
+        seen, counted = read(STREAM[:cut], STREAM[cut:])
+
+        assert stream(seen) == STREAM, cut
+        assert counted == len(STREAM)
+    seen, _ = read(*(STREAM[i : i + 1] for i in range(len(STREAM))))
+    assert stream(seen) == STREAM
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_what_does_not_look_like_our_hint_is_left_to_pika(other: bytes) -> None:
+    seen, _ = read(other)
+
+    assert b"".join(each for each in seen if isinstance(each, bytes)) == other
+
+
+def test_no_hint_is_taken_while_no_consumer_has_started() -> None:
+    connection: Any = HintConnection.__new__(HintConnection)
+    connection._frame_buffer, connection.bytes_received = b"", 0
+    left: list[Any] = []
+    connection._process_frame = left.append
+
+    connection._on_data_available(FIRST)
+
+    assert len(left) == 3
+
+
+def test_what_is_no_amqp_at_all_is_left_to_pika() -> None:
+    connection: Any = HintConnection.__new__(HintConnection)
+    connection._frame_buffer, connection.bytes_received = b"", 0
+    left: list[Any] = []
+    connection._process_frame = left.append
+
+    connection._on_data_available(b"AMQP\x00\x00\x08\x00")  # "speak that, or nothing"
+
+    assert [type(frame) for frame in left] == [pika.frame.ProtocolHeader]
+
+
+def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or they would all be pika's to read: right, and slow, and nobody would notice."""
+    slow: list[Any] = []
+    monkeypatch.setattr(
+        rabbitmq._ConsumingSession, "_delivered", lambda self, *what: slow.append(what)
+    )
+    hints = [
+        Hint(job_id=uuid4(), queue="default", priority=priority)
+        for priority in range(-100, 101, 10)
+    ]
+    publisher = transports.publisher()
+    publisher.publish(hints, 10)
+    publisher.close()
+    consumer = transports.consumer("default", prefetch=len(hints), wake=lambda: None)
+    consumer.consume(["default"])
+    consumer.start()
+
+    arrived: list[Any] = []
+
+    def all_are_here() -> bool:
+        arrived.extend(delivery.job_id for delivery in consumer.fetch(100))
+        return len(arrived) >= len(hints)
+
+    eventually(all_are_here)
+    consumer.stop()
+
+    assert sorted(arrived) == sorted(hint.job_id for hint in hints)
+    assert slow == []

@@ -1,0 +1,108 @@
+"""A job table with a partition a week: what docs/scaling.md says of it is so."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from jobs import lifecycle, pruner
+from jobs.models import Attempt, Job, Worker
+from jobs.statuses import Status
+from jobs.uuid7 import uuid7
+from tests.conftest import claimed
+
+SCRIPT = Path(__file__).resolve().parent.parent / "deploy/postgresql/partitions.sql"
+NEXT_WEEK = timedelta(days=7)
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture(autouse=True)
+def partitions(db: None) -> None:
+    """Rolled back with all else: so PostgreSQL treats tables, too."""
+    with connection.cursor() as cursor:
+        cursor.execute(SCRIPT.read_text())
+
+
+def saved(later: timedelta = timedelta()) -> Job:
+    """A job that was saved so much later."""
+    milliseconds = int((time.time() + later.total_seconds()) * 1000)
+    job = Job(
+        id=UUID(int=milliseconds << 80 | uuid7().int % (1 << 80)),
+        task="jobs.tasks.simulate_work",
+        args=["Hello"],
+    )
+    job.save()
+    return job
+
+
+def partition_of(job: Job) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tableoid::regclass FROM jobs_job WHERE id = %s", [job.id]
+        )
+        return str(cursor.fetchone()[0])
+
+
+def drop_weeks() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT jobs_drop_weeks(%s)", [(timezone.now() + timedelta(days=60)).date()]
+        )
+        return [name for (name,) in cursor.fetchall()]
+
+
+def test_jobs_lie_in_the_week_in_which_they_were_saved() -> None:
+    now, later, much_later = (saved(n * NEXT_WEEK) for n in (0, 1, 9))
+
+    assert partition_of(now) == "jobs_job_first"
+    assert partition_of(later).startswith("jobs_job_2")
+    assert partition_of(much_later) == "jobs_job_other"
+
+
+def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
+    worker_row: Worker, admin_client: Client
+) -> None:
+    jobs = [saved(), saved(NEXT_WEEK)]
+
+    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), 1) for job in jobs])
+
+    assert set(Job.objects.values_list("status", flat=True)) == {"succeeded"}
+    for address in ("/jobs/", "/admin/jobs/job/", f"/jobs/{jobs[1].id}/"):
+        assert admin_client.get(address).status_code == 200
+    steps = pruner.prune({Status.SUCCEEDED: timedelta()}, patience=5.0)
+    assert sum(step.deleted for step in steps) == 2
+
+
+def test_a_week_is_dropped_with_its_attempts(worker_row: Worker) -> None:
+    claim = claimed(saved(NEXT_WEEK), worker_row)
+    lifecycle.finish([lifecycle.failed(claim, "E", "", "", final=True)])
+    assert Attempt.objects.count() == 1
+
+    dropped = drop_weeks()
+
+    assert len(dropped) == 2
+    assert not Job.objects.exists()
+    assert not Attempt.objects.exists()
+
+
+def test_a_week_with_a_job_that_has_not_finished_stays() -> None:
+    job = saved(NEXT_WEEK)
+
+    drop_weeks()
+
+    assert Job.objects.filter(pk=job.pk).exists()
+
+
+def test_a_partition_is_stored_as_the_table_was() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(DISTINCT reloptions) FROM pg_class WHERE relname ~ '^jobs_job_(first|2)'"
+            " AND relkind = 'r'"
+        )
+        assert cursor.fetchone() == (1,)

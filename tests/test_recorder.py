@@ -1,0 +1,135 @@
+"""The recorder: what ended is committed beside the loop, and nothing of it is forgotten."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from django.db import OperationalError, connection
+
+from jobs import lifecycle
+from jobs.lifecycle import Outcome
+from jobs.models import Job, Worker
+from jobs.worker import recorder
+from jobs.worker.recorder import Recorder
+from tests.conftest import MakeJob, claimed, eventually
+
+# On SQLite there is no thread: the loop records by itself.
+pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def woken() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def recording(woken: threading.Event) -> Iterator[Recorder]:
+    recording = Recorder("default", wake=woken.set)
+    recording.start()
+    yield recording
+    recording.stop()
+
+
+def ended(make_job: MakeJob, worker: Worker) -> Outcome:
+    return lifecycle.succeeded(claimed(make_job(), worker), "done")
+
+
+def others() -> list[int]:
+    """The processes of PostgreSQL that serve this database, but for the test's own."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        return [pid for (pid,) in cursor.fetchall()]
+
+
+def end(pids: list[int]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(unnest(%s))", [pids])
+    eventually(lambda: not set(others()) & set(pids))
+
+
+def handed_back(recording: Recorder, *outcomes: Outcome) -> list[Outcome]:
+    """What it commits of these, asked for as the loop does."""
+    found = recording.record(outcomes, at_leisure=False)
+
+    def all_of_it() -> bool:
+        found.extend(recording.record([], at_leisure=False))
+        return len(found) >= len(outcomes)
+
+    eventually(all_of_it)
+    return found
+
+
+def test_what_ended_is_committed_by_a_thread_that_says_so(
+    recording: Recorder, woken: threading.Event, make_job: MakeJob, worker_row: Worker
+) -> None:
+    outcome = ended(make_job, worker_row)
+
+    assert recording.record([outcome], at_leisure=False) == []
+    assert recording.held() == [outcome]
+    assert woken.wait(10)
+
+    assert recording.record([], at_leisure=False) == [outcome]
+    assert recording.held() == []
+
+
+def test_a_caller_with_nothing_else_to_do_waits_for_no_thread(
+    recording: Recorder, woken: threading.Event, make_job: MakeJob, worker_row: Worker
+) -> None:
+    outcome = ended(make_job, worker_row)
+
+    assert recording.record([outcome], at_leisure=True) == [outcome]
+
+    assert not woken.is_set()
+
+
+@pytest.mark.parametrize("at_leisure", [True, False])
+def test_a_connection_that_breaks_loses_nothing_and_is_told(
+    at_leisure: bool, recording: Recorder, make_job: MakeJob, worker_row: Worker
+) -> None:
+    first, second = ended(make_job, worker_row), ended(make_job, worker_row)
+    handed_back(recording, first)
+    end(others())
+
+    with pytest.raises(OperationalError):
+        handed_back(recording, second)
+    assert recording.held() == [second]
+
+    # It waits for the answer: the loop would think that the database is back.
+    assert recording.record([], at_leisure=at_leisure) == [second]
+    assert Job.objects.get(pk=second.claim.job_id).status == "succeeded"
+
+
+def test_what_nobody_expected_is_told_and_the_loop_ends_by_it(
+    recording: Recorder,
+    make_job: MakeJob,
+    worker_row: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcome = ended(make_job, worker_row)
+    monkeypatch.setattr(lifecycle, "finish", lambda *args, **kwargs: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        handed_back(recording, outcome)
+
+    assert recording.held() == [outcome]
+
+
+def test_a_connection_that_nobody_uses_is_closed(
+    recording: Recorder,
+    make_job: MakeJob,
+    worker_row: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "IDLE_SECONDS", 0.3)
+    before = others()
+    handed_back(recording, ended(make_job, worker_row))
+
+    eventually(lambda: others() == before)
+
+    handed_back(recording, ended(make_job, worker_row))

@@ -1,0 +1,221 @@
+"""The table as the queue: a worker notices at once what it would find in a while anyway."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from jobs import lifecycle
+from jobs.models import Job, Worker
+from jobs.transports import database, watcher
+from jobs.transports.database import DatabaseConsumer
+from tests.conftest import MakeJob, Site, claimed, ends_as, eventually
+from tests.proxy import Proxy
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SAMPLE = "tests.sample.tasks"
+ECHO = f"{SAMPLE}.echo"
+
+
+@pytest.fixture
+def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is found by looking at the table now and then."""
+    monkeypatch.setattr(database, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(database, "UNTOLD_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def attentive(rarely: None) -> Iterator[SimpleNamespace]:
+    """A consumer that has looked, found nothing, and waits to be told."""
+    woken = threading.Event()
+    consumer = DatabaseConsumer("default", wake=woken.set)
+    consumer.consume(["default", "mail"])
+    consumer.start()
+    eventually(lambda: consumer._watcher.is_attentive, what="it is attentive")
+    eventually(lambda: not consumer.ready())
+    woken.clear()
+    yield SimpleNamespace(consumer=consumer, woken=woken)
+    consumer.stop()
+    consumer._watcher._thread.join(5)
+
+
+def is_told(attentive: SimpleNamespace, count: int = 1) -> bool:
+    """Whether it is woken for so many jobs."""
+
+    def found() -> bool:
+        assert attentive.woken.wait(30), "nobody woke it"
+        attentive.woken.clear()
+        if not attentive.consumer.ready():
+            return False
+        with transaction.atomic():
+            return len(attentive.consumer.fetch(count)) == count
+
+    return bool(eventually(found))
+
+
+def save_one_by_one(worker: Worker) -> None:
+    for _ in range(3):
+        Job(task=ECHO).save()
+
+
+def save_in_one_transaction(worker: Worker) -> None:
+    with transaction.atomic():
+        save_one_by_one(worker)
+
+
+def enqueue_many(worker: Worker) -> None:
+    Job.objects.enqueue_many(Job(task=ECHO, queue="mail") for _ in range(3))
+
+
+def release(worker: Worker) -> None:
+    jobs = [Job(task=ECHO, run_after=timezone.now()) for _ in range(3)]
+    with transaction.atomic():
+        for job in jobs:
+            job.save()
+        claims = [claimed(job, worker) for job in jobs]
+    lifecycle.finish([lifecycle.released(claim) for claim in claims])
+
+
+def retry(worker: Worker) -> None:
+    release(worker)
+    ids = list(Job.objects.values_list("pk", flat=True))
+    lifecycle.cancel(ids)
+    lifecycle.retry(ids)
+
+
+@pytest.mark.parametrize(
+    "make_runnable",
+    [save_one_by_one, save_in_one_transaction, enqueue_many, release, retry],
+)
+def test_whatever_makes_jobs_runnable_wakes_a_worker(
+    attentive: SimpleNamespace,
+    worker_row: Worker,
+    make_runnable: Callable[[Worker], None],
+) -> None:
+    make_runnable(worker_row)
+
+    assert is_told(attentive, 3)
+
+
+def test_what_is_saved_right_after_something_else_is_not_forgotten(
+    attentive: SimpleNamespace, make_job: MakeJob
+) -> None:
+    for _ in range(20):
+        make_job()
+        make_job()
+        assert is_told(attentive, 2)
+        Job.objects.all().delete()
+
+
+@pytest.mark.postgresql
+def test_a_burst_of_saves_sends_few_notifications(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "QUIET_SECONDS", 3600.0)
+    monkeypatch.setattr(watcher, "_sent_at", {})
+
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(5):
+            make_job()
+
+    sent = [each["sql"] for each in queries if "NOTIFY" in each["sql"]]
+    assert len(sent) == 1
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("broker")
+def test_nothing_is_announced_where_rabbitmq_carries_the_jobs(
+    make_job: MakeJob,
+) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        make_job()
+
+    assert not [each for each in queries if "NOTIFY" in each["sql"]]
+
+
+@pytest.mark.postgresql
+def test_a_save_succeeds_when_nobody_can_be_told(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "CHANNEL", "no such channel")
+    monkeypatch.setattr(watcher, "_sent_at", {})
+
+    assert make_job() in Job.objects.due()
+
+
+@pytest.mark.postgresql
+def test_it_listens_again_when_its_connection_was_lost(
+    attentive: SimpleNamespace, make_job: MakeJob
+) -> None:
+    listens = (
+        "FROM pg_stat_activity WHERE query LIKE 'LISTEN%%' "
+        "AND datname = current_database()"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pid {listens}")
+        [(before,)] = cursor.fetchall()
+        cursor.execute("SELECT pg_terminate_backend(%s)", [before])
+        eventually(
+            lambda: (
+                cursor.execute(f"SELECT pid {listens} AND pid <> {before}")
+                and cursor.fetchall()
+            )
+        )
+    # It looks as soon as it listens: something may have been saved in between.
+    assert attentive.woken.wait(30)
+    eventually(lambda: not attentive.consumer.ready())
+
+    make_job()
+
+    assert is_told(attentive)
+
+
+def other_session(piece: bytes) -> bytes | None:
+    """As a pooler does: the session that it names is not the one that is used."""
+    # BackendKeyData: its type, its length of 12 bytes, the process id, a secret.
+    return re.sub(
+        rb"K\x00\x00\x00\x0c....",
+        b"K\x00\x00\x00\x0c\x00\x00\x00\x01",
+        piece,
+        flags=re.DOTALL,
+    )
+
+
+@pytest.mark.postgresql
+def test_behind_a_pooler_it_polls_and_says_so(site: Site, make_job: MakeJob) -> None:
+    """Notifications would go to whoever the session is lent to."""
+    with Proxy(int(connection.settings_dict["PORT"] or 5432)) as pooler:
+        pooler.watch("down", other_session)
+        name = connection.settings_dict["NAME"]
+        user = connection.settings_dict["USER"]
+        worker = site.worker(
+            DATABASE_URL=f"postgres://{user}@127.0.0.1:{pooler.port}/{name}?sslmode=disable"
+        )
+        worker.says("a pooler is between us and PostgreSQL")
+
+        for _ in range(3):
+            ends_as(make_job(), "succeeded")
+
+        assert worker.stop() == 0
+
+
+def test_what_falls_due_later_runs_without_being_told_of(
+    site: Site, make_job: MakeJob
+) -> None:
+    site.worker()
+    due = timezone.now() + timedelta(seconds=2)
+    job = make_job(run_after=due)
+
+    ends_as(job, "succeeded")
+
+    assert job.started_at is not None
+    assert job.started_at >= due
