@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check install --no-deps --n
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format matrix suites suite-sqlite suite-faults suite-postgresql mutants bench chaos recovery lock clean
+.PHONY: help run test check format matrix suites suite-sqlite suite-faults suite-postgresql mutants bench fairness scaling chaos recovery lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,12 +69,24 @@ matrix-one: $(VENV)/dev.stamp
 mutants: $(VENV)/dev.stamp ## Broken builds: each must be caught by its tests (MUTANTS="name …" for some)
 	@$(BIN)/python -m tests.mutants $(MUTANTS)
 
-bench: $(VENV)/dev.stamp ## Measure: saved to started, jobs a second, the price of a save, saving without RabbitMQ
+bench: $(VENV)/dev.stamp $(if $(PEERS),.venv-peers/peers.stamp) ## Measure: saved to started, jobs a second, the price of a save; PEERS=1: beside others
+ifdef PEERS
+	@$(BIN)/python -m tests.services run -- $(BIN)/python -m benchmarks.compare --save
+else
 	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python manage.py migrate -v0 && $(BIN)/python -m benchmarks.latency && \
-		$(BIN)/python -m benchmarks.drain && $(BIN)/python -m benchmarks.enqueue && $(BIN)/python -m benchmarks.saving"
+		$(BIN)/python -m benchmarks.drain && $(BIN)/python -m benchmarks.enqueue && $(BIN)/python -m benchmarks.saving && \
+		$(BIN)/python -m benchmarks.growth && $(BIN)/python -m benchmarks.wear"
+endif
+
+fairness: $(VENV)/dev.stamp ## Measure: idle slots, jobs behind others, a worker's start and its idle memory
+	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python manage.py migrate -v0 && $(BIN)/python -m benchmarks.fairness && \
+		$(BIN)/python -m benchmarks.startup && $(BIN)/python -m benchmarks.memory --jobs 0"
 
 recovery: $(VENV)/dev.stamp ## Measure: how soon a job runs again, and whether a worker grows (half an hour)
 	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.recovery && $(BIN)/python -m benchmarks.memory"
+
+scaling: $(VENV)/dev.stamp ## Measure: what 1, 2 and 4 workers do and cost (DATABASE_URL of PostgreSQL); simulate up to 64
+	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.scaling && $(BIN)/python -m benchmarks.simulation"
 
 chaos: $(VENV)/dev.stamp ## Jobs under random faults: SEED=n, LONG=1 for an hour, CLUSTER=1 for three brokers
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--cluster) \
@@ -84,9 +96,11 @@ lock: ## Compile the requirements files from the ranges in pyproject.toml
 	@command -v uv >/dev/null || test -x .cache/uv/bin/uv || \
 		{ $(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip --quiet install uv; }
 	@PATH="$$PATH:$(CURDIR)/.cache/uv/bin"; \
-	compile="uv pip compile -q pyproject.toml --extra site --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
-	$$compile -o requirements.txt && \
-	$$compile --group dev -c requirements.txt -o requirements-dev.txt
+	compile="uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
+	site="pyproject.toml --extra site"; \
+	$$compile $$site -o requirements.txt && \
+	$$compile $$site --group dev -c requirements.txt -o requirements-dev.txt && \
+	$$compile --group peers -c requirements-dev.txt -o benchmarks/peers/requirements.txt
 
 clean: ## Remove what these commands made, but not your data
 	rm -rf .venv .venv-* .cache .*_cache .hypothesis .coverage staticfiles test_*.sqlite3*
@@ -104,6 +118,13 @@ $(VENV)/python.stamp:
 $(VENV)/run.stamp: requirements.txt | $(VENV)/python.stamp
 	@echo "installing packages into $(VENV) …"
 	@$(PIP) -r requirements.txt
+	@touch $@
+
+# What is measured beside us never meets what we run on.
+.venv-peers/peers.stamp: benchmarks/peers/requirements.txt
+	@$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/python.stamp
+	@echo "installing other job managers into .venv-peers …"
+	@.venv-peers/bin/python -m pip -qq --disable-pip-version-check install --no-deps --no-compile -r $<
 	@touch $@
 
 # The development packages include the others.

@@ -1,4 +1,4 @@
-"""What `task.enqueue()` costs, beside Django's own INSERT of the same row.
+"""What `task.enqueue()` costs, beside Django's own INSERT of the same row; and in bulk.
 
     python -m benchmarks.enqueue [--jobs 1000] [--rounds 5]
 
@@ -7,24 +7,16 @@ transaction of its own, in turn; the first until every job is published and conf
 """
 
 import argparse
-import os
 import statistics
 import time
-from collections.abc import Callable
+from typing import NamedTuple
 
-import django
+from django.db import connection
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
-django.setup()
+from benchmarks.contender import Contender, load
+from benchmarks.harness import carrier
 
-from django.db import connection, models  # noqa: E402
-
-from benchmarks import tasks  # noqa: E402
-from benchmarks.harness import carrier  # noqa: E402
-from jobs import conf, relay  # noqa: E402
-from jobs.models import Job  # noqa: E402
-
-QUEUE = "benchmark-enqueue"
+BULK = 20_000
 
 
 def main() -> None:
@@ -32,51 +24,60 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    jobsite, create = load("jobsite"), load("create")
     print(f"{options.jobs} jobs, one by one, on {connection.vendor} and {carrier()}")
-    enqueue(100)
-    create(100)
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     try:
         for _ in range(options.rounds):
-            ours.append(options.jobs / timed(enqueue, options.jobs))
-            theirs.append(options.jobs / timed(create, options.jobs))
+            for contender, rates in (jobsite, ours), (create, theirs):
+                rates.append(one_by_one(contender, "nothing", options.jobs))
+                contender.clean()
+        bulk = in_bulk(jobsite, "nothing", BULK)
     finally:
-        Job.objects.filter(queue=QUEUE).delete()
+        jobsite.clean()
     ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
     print(f"task.enqueue(), published and confirmed: {statistics.median(ours):,.0f}/s")
     print(
         f"an INSERT of the same row by Django:     {statistics.median(theirs):,.0f}/s"
     )
     print(f"ratio, median of {options.rounds} rounds: {ratio:.2f}")
+    print(f"{BULK} in bulk, rows committed:          {bulk.committed:,.0f}/s")
+    print(f"{BULK} in bulk, published and confirmed: {bulk.confirmed:,.0f}/s")
 
 
-def timed(act: Callable[[int], None], count: int) -> float:
+def one_by_one(contender: Contender, function: str, count: int) -> float:
+    """Jobs a second, until the last is confirmed."""
+    warm_up = count // 10
+    for number in range(warm_up):
+        contender.enqueue(function, number)
+    contender.flush()
     begun = time.monotonic()
-    act(count)
-    return time.monotonic() - begun
-
-
-def enqueue(count: int) -> None:
-    task = tasks.nothing.using(queue_name=QUEUE)
     for number in range(count):
-        task.enqueue(number)
-    if conf.current().uses_rabbitmq:
-        assert relay._relay is not None
-        assert relay._relay.flush(30)
+        contender.enqueue(function, number)
+    contender.flush()
+    seconds = time.monotonic() - begun
+    assert contender.waiting() == warm_up + count
+    return count / seconds
 
 
-def create(count: int) -> None:
-    for number in range(count):
-        job = Job(
-            task="benchmarks.tasks.nothing",
-            args=[number],
-            queue=QUEUE,
-            priority=0,
-            max_attempts=1,
-            published_at="2026-01-01T00:00Z",
-        )
-        # Past our own save(), which enqueues.
-        models.Model.save(job, force_insert=True)
+class Bulk(NamedTuple):
+    """Jobs a second."""
+
+    committed: float
+    confirmed: float
+
+
+def in_bulk(contender: Contender, function: str, count: int) -> Bulk:
+    contender.enqueue(function, count)  # opens what has to be open
+    contender.flush()
+    begun = time.monotonic()
+    contender.enqueue_many(function, count)
+    committed = time.monotonic()
+    contender.flush()
+    confirmed = time.monotonic()
+    assert contender.waiting() == count + 1
+    return Bulk(count / (committed - begun), count / (confirmed - begun))
 
 
 if __name__ == "__main__":

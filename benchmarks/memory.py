@@ -1,15 +1,16 @@
-"""Whether a worker grows: memory, descriptors and threads over a great many no-op jobs.
+"""What an idle worker takes of memory, and whether it grows over a great many no-op jobs.
 
     python -m benchmarks.memory [--jobs 200000]
 
-One worker of two children and 16 slots on the database and broker of the environment. Jobs are enqueued
-in chunks, so that there is always something to do, and deleted when they are done. Memory is
-USS: what no other process shares with it. The first tenth of the jobs warms caches up.
+On the database and broker of the environment. The idle worker has two children of one slot
+each and has run one job; its memory is PSS: what several processes share is divided among
+them. Then one with 16 slots works. Jobs are enqueued in chunks, so that there is always
+something to do, and deleted when they are done. Its memory is USS: what no other process
+shares with it. The first tenth of the jobs warms caches up. With --jobs 0 it ends before that.
 """
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from typing import NamedTuple
@@ -18,17 +19,22 @@ import django
 import psutil
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+os.environ.setdefault("LOG_LEVEL", "WARNING")
 django.setup()
 
 from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 
-from benchmarks.harness import carrier, until  # noqa: E402
+from benchmarks.harness import carrier, start_worker, until  # noqa: E402
 from jobs.models import Job, Queue  # noqa: E402
 
 QUEUE = "benchmark-memory"
 CHUNK = 2000
 PATIENCE_SECONDS = 120.0
+#: What an idle worker of two children may take in all, in MiB.
+IDLE_BOUND = 90
+#: By then it has done all that it does once, in seconds.
+SETTLED_SECONDS = 5.0
 
 
 class Use(NamedTuple):
@@ -45,13 +51,40 @@ def main() -> None:
     count = parser.parse_args().jobs
     call_command("migrate", verbosity=0)
     forget()
-    # Many slots: the more jobs it has at once, the sooner it has had them all.
-    options = [f"--queues={QUEUE}", "--processes=2", "--threads=8"]
-    worker = subprocess.Popen(
-        [sys.executable, "manage.py", "runworker", *options],
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"LOG_LEVEL": "WARNING"},
+    try:
+        if not is_small_when_idle():
+            sys.exit(1)
+        if count:
+            grow(count)
+    finally:
+        forget()
+
+
+def is_small_when_idle() -> bool:
+    """Whether all processes of an idle worker together stay within the bound."""
+    worker = start_worker(QUEUE)
+    try:
+        work(1)
+        time.sleep(SETTLED_SECONDS)
+        each = {
+            name: process.memory_full_info().pss / 1024**2
+            for name, process in processes(worker.pid).items()
+        }
+    finally:
+        worker.terminate()
+        worker.wait()
+    total = sum(each.values())
+    print(
+        f"PSS of an idle worker, on {connection.vendor} and {carrier()}: {total:.1f} MiB "
+        f"(at most {IDLE_BOUND} wanted): "
+        + ", ".join(f"{name} {mib:.1f}" for name, mib in each.items())
     )
+    return total <= IDLE_BOUND
+
+
+def grow(count: int) -> None:
+    # Many slots: the more jobs it has at once, the sooner it has had them all.
+    worker = start_worker(QUEUE, "--threads=8")
     begun = time.monotonic()
     try:
         marks = []
@@ -65,7 +98,6 @@ def main() -> None:
     finally:
         worker.terminate()
         worker.wait()
-        forget()
     show(marks)
 
 
@@ -84,16 +116,20 @@ def work(count: int) -> None:
 
 
 def measure(pid: int) -> dict[str, Use]:
-    supervisor = psutil.Process(pid)
-    (server,) = supervisor.children()
-    family = {"supervisor": supervisor, "fork server": server}
-    family |= {f"child {each.pid}": each for each in server.children()}
     return {
         name: Use(
             each.memory_full_info().uss / 1024, each.num_fds(), each.num_threads()
         )
-        for name, each in family.items()
+        for name, each in processes(pid).items()
     }
+
+
+def processes(pid: int) -> dict[str, psutil.Process]:
+    """All that a worker consists of."""
+    supervisor = psutil.Process(pid)
+    (server,) = supervisor.children()
+    family = {"supervisor": supervisor, "fork server": server}
+    return family | {f"child {each.pid}": each for each in server.children()}
 
 
 def forget() -> None:
