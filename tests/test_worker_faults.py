@@ -96,10 +96,12 @@ def test_what_the_saver_did_not_publish_a_worker_does(
     job = Job.objects.get()
     assert job.published_at is None
 
-    site.worker()
+    site.worker("--queues=another")
 
+    eventually(lambda: Job.objects.exclude(published_at=None).exists())
+    assert broker.count() == 1
+    site.worker()
     ends_as(job, "succeeded")
-    assert job.published_at is not None
 
 
 @pytest.mark.once
@@ -322,7 +324,8 @@ def test_an_idle_worker_does_next_to_nothing(
     idle = 10.0
     time.sleep(idle)
 
-    assert (cpu_seconds(worker.process.pid) - before) / idle < 0.02
+    # On SQLite it looks for a change a hundred times a second, and other tests are in the way.
+    assert (cpu_seconds(worker.process.pid) - before) / idle < 0.05
 
 
 def test_a_busy_worker_gives_back_what_it_cannot_start_and_rests(

@@ -63,6 +63,16 @@ class ClaimingConsumer:
         done = [d for job_id in job_ids for d in self._deliveries.pop(job_id, [])]
         self.transport.acknowledge(done)
 
+    def reconsider(self, job_ids: Sequence[UUID]) -> None:
+        """These attempts turned out not to own their jobs any more, and changed nothing.
+
+        Somebody else settles such a job, unless a database that crashed has forgotten the
+        claim: then it waits, and the hint that is here may be its only one.
+        """
+        self._drop([d for job_id in job_ids for d in self._deliveries.get(job_id, [])])
+        for job_id in job_ids:
+            self._deliveries.pop(job_id, None)
+
     def acknowledge_early(self) -> None:
         """Let go of the hints of jobs that run for long: the claim and the lease hold them.
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
@@ -23,6 +25,14 @@ STOP_SECONDS = 1.0
 #: A connection that was not used for this long is closed: networks forget such, and would
 #: not say so. In seconds.
 IDLE_SECONDS = 30.0
+
+
+class Recorded(NamedTuple):
+    """What the database has answered."""
+
+    committed: list[Outcome]
+    #: Of attempts that no longer owned their jobs, so nothing changed.
+    fenced: list[Outcome]
 
 
 class Recorder:
@@ -39,7 +49,7 @@ class Recorder:
         self._pending: list[Outcome] = []
         self._under_way: list[Outcome] = []
         self._locked: list[Outcome] = []  # by somebody else: tried again later
-        self._committed: list[Outcome] = []
+        self._recorded = Recorded([], [])
         # What the last try met. Nothing is tried before `record` has raised it.
         self._error: Exception | None = None
         self._has_raised = False
@@ -54,8 +64,8 @@ class Recorder:
         if self._thread is not None:
             self._thread.start()
 
-    def record(self, ended: Sequence[Outcome], *, at_leisure: bool) -> list[Outcome]:
-        """Have these committed, too. Returns what was committed since it was last asked.
+    def record(self, ended: Sequence[Outcome], *, at_leisure: bool) -> Recorded:
+        """Have these committed, too. Returns what became of them since it was last asked.
 
         `at_leisure`: the caller has nothing better to do than to wait for that. Raises what a
         try met, such as an OperationalError. Nothing is lost by that: the next call tries
@@ -75,8 +85,8 @@ class Recorder:
             self._has_raised = self._error is not None
             if self._error is not None:
                 raise self._error
-            committed, self._committed = self._committed, []
-            return committed
+            recorded, self._recorded = self._recorded, Recorded([], [])
+            return recorded
 
     def held(self) -> list[Outcome]:
         """What was taken over and not handed back."""
@@ -85,7 +95,8 @@ class Recorder:
                 *self._pending,
                 *self._under_way,
                 *self._locked,
-                *self._committed,
+                *self._recorded.committed,
+                *self._recorded.fenced,
             ]
 
     def stop(self) -> None:
@@ -121,11 +132,11 @@ class Recorder:
         if not self._pending or self._error:
             return
         self._under_way, self._pending = self._pending, []
-        outcomes, locked = self._under_way, list[Outcome]()
+        outcomes, locked, changed = self._under_way, list[Outcome](), set[UUID]()
         error: Exception | None = None
         self._changed.release()
         try:
-            locked = self._commit(outcomes)
+            changed, locked = self._commit(outcomes)
         except Exception as met:  # noqa: BLE001 - it is raised where it is dealt with
             error = met
             connections[self._alias].close()
@@ -136,46 +147,54 @@ class Recorder:
             self._pending = outcomes + self._pending
         else:
             self._locked += locked
-            self._committed += [o for o in outcomes if not locked or o not in locked]
+            for outcome in outcomes:
+                if outcome.claim.job_id in changed:
+                    self._recorded.committed.append(outcome)
+                elif not locked or outcome not in locked:
+                    self._recorded.fenced.append(outcome)
 
-    def _commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Record these; returns those whose rows somebody else has locked."""
+    def _commit(self, outcomes: Sequence[Outcome]) -> tuple[set[UUID], list[Outcome]]:
+        """Record these; the ids of what changed, and those whose rows others have locked."""
         locked: list[Outcome] = []
         try:
-            lifecycle.finish(outcomes, patient=False)
+            changed = lifecycle.finish(outcomes, patient=False)
         except (OperationalError, InterfaceError) as error:
             if not sql.is_locked(error):
                 raise
-            locked = self._commit_what_is_not_locked(outcomes)
+            changed, locked = self._commit_what_is_not_locked(outcomes)
         except DatabaseError:
             # One of them cannot be stored. The others must not wait for it.
-            self._commit_one_by_one(outcomes)
+            changed = self._commit_one_by_one(outcomes)
         crashpoints.reach("finish_after_commit")
-        return locked
+        return changed, locked
 
-    def _commit_what_is_not_locked(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    def _commit_what_is_not_locked(
+        self, outcomes: Sequence[Outcome]
+    ) -> tuple[set[UUID], list[Outcome]]:
         """The rest is tried again at the next turn: nobody else must wait for it."""
+        changed: set[UUID] = set()
         locked: list[Outcome] = []
         for outcome in outcomes:
             try:
-                lifecycle.finish([outcome], patient=False)
+                changed |= lifecycle.finish([outcome], patient=False)
             except OperationalError as error:
                 if not sql.is_locked(error):
                     raise
                 locked.append(outcome)
-        return locked
+        return changed, locked
 
-    def _commit_one_by_one(self, outcomes: Sequence[Outcome]) -> None:
+    def _commit_one_by_one(self, outcomes: Sequence[Outcome]) -> set[UUID]:
+        changed: set[UUID] = set()
         for outcome in outcomes:
             try:
-                lifecycle.finish([outcome])
+                changed |= lifecycle.finish([outcome])
             except (OperationalError, InterfaceError):
                 raise
             except DatabaseError as error:
                 logger.exception(
                     "job %s: its outcome was refused", outcome.claim.job_id
                 )
-                lifecycle.finish(
+                changed |= lifecycle.finish(
                     [
                         lifecycle.failed(
                             outcome.claim,
@@ -185,3 +204,4 @@ class Recorder:
                         )
                     ]
                 )
+        return changed

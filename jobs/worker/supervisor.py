@@ -31,7 +31,7 @@ from jobs.lifecycle import Claim, Outcome
 from jobs.models import Job, Queue
 from jobs.relay import Relay
 from jobs.statuses import Status
-from jobs.worker import child, outcomes
+from jobs.worker import child, executor, outcomes
 from jobs.worker.child import Limits
 from jobs.worker.children import STOP_SECONDS, Child, Running
 from jobs.worker.consumer import ClaimingConsumer
@@ -91,6 +91,7 @@ class Supervisor:
         self._spawn_delays = backoff.reconnect_delays()
         self._ended: list[Outcome] = []  # and is not recorded yet
         self._committed: list[UUID] = []  # and not acknowledged yet
+        self._fenced: list[UUID] = []  # nothing of it was recorded; the same
         self._database_at = 0.0
         self._database_delays = backoff.reconnect_delays()
         self._exit_code = OK
@@ -212,12 +213,16 @@ class Supervisor:
     def _record(self) -> None:
         """Have what ended committed, and only then acknowledge the hints."""
         ended, self._ended = self._ended, []
-        done = self._recorder.record(ended, at_leisure=self._dealer.is_idle)
-        self._committed += [outcome.claim.job_id for outcome in done]
+        recorded = self._recorder.record(ended, at_leisure=self._dealer.is_idle)
+        self._committed += [outcome.claim.job_id for outcome in recorded.committed]
+        self._fenced += [outcome.claim.job_id for outcome in recorded.fenced]
         if self._committed:
             self._consumer.settle(self._committed)
             self._committed = []
             crashpoints.reach("acknowledged")
+        if self._fenced:
+            self._consumer.reconsider(self._fenced)
+            self._fenced = []
 
     def _release_forgotten(self) -> None:
         """Put back what was claimed when the answer to the COMMIT was lost.
@@ -417,10 +422,12 @@ class Supervisor:
         self._dealer.pace.learn(report["seconds"])
         sender.retiring = sender.retiring or "retire" in report
         outcome = outcomes.of_report(claim, report)
-        if outcome is None:
-            self._committed.append(claim.job_id)
-        else:
+        if outcome is not None:
             self._ended.append(outcome)
+        elif report["outcome"] == executor.FENCED:
+            self._fenced.append(claim.job_id)
+        else:
+            self._committed.append(claim.job_id)
 
     def _bury(self, ended: Exited) -> None:
         """A child has died: its last reports count, what it still ran is lost."""
@@ -507,6 +514,7 @@ class Supervisor:
         return bool(
             self._ended
             or self._committed
+            or self._fenced
             or self._recorder.held()
             or not self._dealer.is_idle
         )

@@ -220,6 +220,33 @@ class TestAway:
         assert before <= set(done.values_list("id", "finished_at"))
         assert Queue.objects.filter(name__startswith="made-").count() == 300
 
+    @pytest.mark.parametrize("task", ["wait_for", "wait_for_atomically"])
+    def test_d16_a_job_whose_claim_a_crash_forgot_runs_again(
+        self,
+        task: str,
+        site: Site,
+        broker: Broker,
+        make_job: MakeJob,
+        tmp_path: Path,
+    ) -> None:
+        """Its hint is still with the worker that ran it in vain, and with nobody else."""
+        job = make_job(f"{SAMPLE}.{task}", str(tmp_path / "over"))
+        site.worker()
+        ends_as(job, "running")
+        Job.objects.filter(pk=job.pk).update(
+            status="queued",
+            attempt=0,
+            worker=None,
+            started_at=None,
+            published_at=timezone.now(),
+        )
+
+        (tmp_path / "over").touch()
+
+        ends_as(job, "succeeded", 15)
+        assert job.attempt == 1
+        eventually(lambda: broker.count() == 0)
+
     @pytest.mark.usefixtures("short_lease")
     def test_d17_a_job_and_its_effect_are_lost_together(
         self, own_database: services.PostgreSQLCluster, site: Site, make_job: MakeJob

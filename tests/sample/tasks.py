@@ -51,6 +51,12 @@ def wait_for(path: str) -> None:
         time.sleep(0.05)
 
 
+@task(atomic=True)
+def wait_for_atomically(path: str) -> None:
+    """The same, in one transaction with the job's status."""
+    wait_for.func(path)
+
+
 @task
 def nap_and_tell(seconds: float) -> int:
     """Sleep, and return the id of the process that did."""
