@@ -20,7 +20,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.base import ModelState
 from django.db.models.expressions import DatabaseDefault, RawSQL
 from django.db.models.functions import Now
-from django.db.models.signals import post_init, pre_init
+from django.db.models.signals import post_init, post_save, pre_init, pre_save
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -297,7 +297,10 @@ class Job(models.Model):
         due: object = self.run_after
         is_due = isinstance(due, DatabaseDefault)
         # One statement: outside of a transaction of the caller's it needs none of its own.
-        super().save(*args, **kwargs)
+        if args or kwargs.keys() - {"using", "force_insert"} or not self._is_plain():
+            super().save(*args, **kwargs)
+        else:
+            self._save_plainly(using)
         signals.announce_runnable(
             using=using,
             newborn=(self.id, self.queue, self.priority) if is_due else None,
@@ -305,6 +308,30 @@ class Job(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("jobs:detail", args=[self.id])
+
+    def _is_plain(self) -> bool:
+        """Whether it says nothing but what is a new job's to say, as all but a few do."""
+        if type(self) is not Job or "created_by" in self._state.fields_cache:
+            return False
+        blank = _blank_fields()
+        return [self.__dict__[name] for name in _unstated()] == [
+            blank[name] for name in _unstated()
+        ]
+
+    def _save_plainly(self, using: str) -> None:
+        """What Model.save() would do, in half of the time."""
+        told: dict[str, Any] = {"instance": self, "raw": False, "update_fields": None}
+        pre_save.send(sender=Job, using=using, **told)
+        with transaction.mark_for_rollback_on_error(using=using):
+            [answer] = _insert(using, [self], returning=_TOLD)
+        connection = connections[using]
+        for name, value in zip(_TOLD, answer, strict=True):
+            field: Any = Job._meta.get_field(name)
+            column = field.get_col(Job._meta.db_table)
+            for convert in connection.ops.get_db_converters(column):
+                value = convert(value, column, connection)  # noqa: PLW2901
+            setattr(self, name, value)
+        post_save.send(sender=Job, using=using, created=True, **told)
 
     def clean(self) -> None:
         """The same checks as save(), for forms: every sentence beside its field."""
@@ -401,6 +428,12 @@ def _blank_fields() -> dict[str, Any]:
     return {each.attname: each.get_default() for each in Job._meta.concrete_fields}
 
 
+@functools.cache
+def _unstated() -> list[str]:
+    """The fields that are filled in later, or by the database."""
+    return [name for name in _blank_fields() if name not in _STATED]
+
+
 #: What a new job may say of itself, and its types in PostgreSQL's words.
 _STATED = {
     "id": "uuid",
@@ -416,7 +449,13 @@ _STATED = {
 }
 
 
-def _insert(alias: str, jobs: Sequence[Job]) -> None:
+#: What the database says to a job that is saved by itself.
+_TOLD = ("run_after", "created_at")
+
+
+def _insert(
+    alias: str, jobs: Sequence[Job], *, returning: Sequence[str] = ()
+) -> list[tuple[Any, ...]]:
     """One INSERT for all of them: a tenth of the time that bulk_create takes."""
     connection = connections[alias]
     created_by = Job._meta.get_field("created_by")
@@ -439,22 +478,24 @@ def _insert(alias: str, jobs: Sequence[Job]) -> None:
             "created_by_id": None if creator is None else str(creator),
         }
 
-    sql.execute(
+    rows = sql.execute(
         alias,
-        """
+        f"""
         INSERT INTO jobs_job (id, task, args, kwargs, queue, priority, max_attempts,
                               timeout, run_after, created_by_id, created_at,
                               status, attempt, failures, losses, interruptions, error)
         SELECT id, task, args, kwargs, queue, priority, max_attempts, timeout,
-               COALESCE(run_after, {now}), created_by_id, {now}, 'queued', 0, 0, 0, 0, ''
-          FROM {batch}
-        """,
+               COALESCE(run_after, {{now}}), created_by_id, {{now}}, 'queued', 0, 0, 0, 0, ''
+          FROM {{batch}}
+        {"RETURNING " + ", ".join(returning) if returning else ""}
+        """,  # noqa: S608 - words of our own
         _STATED | {"created_by_id": created_by.db_type(connection) or "text"},
         [row(job) for job in jobs],
     )
     for job in jobs:
         job._state.adding = False
         job._state.db = alias
+    return rows
 
 
 class Attempt(models.Model):

@@ -53,6 +53,11 @@ NEWBORN = timedelta(seconds=2)
 GATHER_SECONDS = 0.05
 #: If fewer come together in that time it was not worth the wait, and the next ones do not.
 GATHER_LEAST = 10
+#: A job that came by itself is marked once nothing else has come for this time, in seconds: in
+#: the moment before, a worker claims it, and the two would be in each other's way.
+LEISURE_SECONDS = 0.01
+#: And so many are marked at once if others keep coming.
+LEISURE_MOST = 50
 #: A saving process's relay that had nothing to do this long disconnects, in seconds.
 IDLE_SECONDS = 60.0
 #: A process that ends waits this long for the broker to confirm what it saved, in seconds.
@@ -95,6 +100,8 @@ class Relay:
         # Jobs that this process just saved. They need not be looked for in the table, unless
         # something went wrong, or they are many.
         self._newborn: list[Hint] = []
+        # Those of them that the broker confirmed, and that are not marked yet.
+        self._confirmed: list[Hint] = []
         # What the last look found: of some of those it is told only now.
         self._found: set[UUID] = set()
         self._must_look = True
@@ -142,6 +149,7 @@ class Relay:
                 try:
                     self._heal()
                     rest = self._publish_what_is_due()
+                    self._mark_at_leisure()
                 except (TransportError, DatabaseError, InterfaceError) as error:
                     if not troubled:
                         logger.warning("%s; jobs wait, and are published later", error)
@@ -221,7 +229,20 @@ class Relay:
         run_after, now = first
         return float((run_after - now).total_seconds())
 
+    def _mark_at_leisure(self) -> None:
+        if self._confirmed and (
+            not self._nudged.wait(LEISURE_SECONDS)
+            or len(self._confirmed) >= LEISURE_MOST
+        ):
+            self._mark_confirmed()
+
+    def _mark_confirmed(self) -> None:
+        if self._confirmed:
+            self._mark_now(self._confirmed, None)
+            self._confirmed = []
+
     def _publish_all(self) -> None:
+        self._mark_confirmed()  # or they would be found
         more = True
         while more and not self._stopping.is_set():
             with self._lock:
@@ -246,22 +267,28 @@ class Relay:
     def _publish_batch(
         self, publisher: Publisher, hints: Sequence[Hint], selected_at: str | None
     ) -> bool:
-        """Publish these, and mark them; whether a queue refused any."""
+        """Publish these, and mark them, now or soon; whether a queue refused any."""
         crashpoints.reach("relay_after_select")
         self._busy = len(hints) >= self._several
 
-        def mark(confirmed: Sequence[Hint]) -> None:
-            crashpoints.reach("relay_before_mark")
-            _mark(confirmed, selected_at)
-            crashpoints.reach("relay_after_mark")
+        def confirmed(part: Sequence[Hint]) -> None:
+            if selected_at is None and not self._busy:
+                self._confirmed += part
+            else:
+                self._mark_now(part, selected_at)
 
-        receipt = publisher.publish(hints, CONFIRM_SECONDS, mark)
+        receipt = publisher.publish(hints, CONFIRM_SECONDS, confirmed)
         taking = {hint.queue for hint in receipt.confirmed}
         for queue, reason in receipt.refused.items():
             self._put_to_rest(queue, reason, anew=queue in taking)
         if receipt.failure is not None:
             raise receipt.failure
         return bool(receipt.refused)
+
+    def _mark_now(self, confirmed: Sequence[Hint], selected_at: str | None) -> None:
+        crashpoints.reach("relay_before_mark")
+        _mark(confirmed, selected_at)
+        crashpoints.reach("relay_after_mark")
 
     def _put_to_rest(self, queue: str, reason: str, *, anew: bool = False) -> None:
         """Leave a queue alone for a while. `anew`: it took some, so not for long."""

@@ -5,6 +5,7 @@ or as one JSON text (SQLite): whatever its length, the text stays the same, and 
 the number of parameters is met.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,20 +94,29 @@ def execute(
         parameters["batch"] = json.dumps(
             [[row[name] for name in columns] for row in rows]
         )
-    text = statement.format(batch=batch, **_WORDS[connection.vendor])
+    text = _written(statement, connection.vendor, batch)
     with connection.cursor() as cursor:
         cursor.execute(text, parameters)
         return cursor.fetchall() if cursor.description else []
 
 
+@functools.lru_cache(maxsize=100)
+def _written(statement: str, vendor: str, batch: str) -> str:
+    return statement.format(batch=batch, **_WORDS[vendor])
+
+
 @contextmanager
-def forgettable(alias: str) -> Iterator[None]:
+def forgettable(alias: str, *, several: bool) -> Iterator[None]:
     """A transaction that may be forgotten if the database's machine dies in the same second.
 
     The next one that waits for the disk takes it along. On PostgreSQL a statement in it has
-    to say so, with `{without_disk}`.
+    to say so, with `{without_disk}`; if it is not one of `several` it is a transaction by
+    itself, and two questions less to the database.
     """
     connection = connections[alias]
+    if connection.vendor != "sqlite" and not several:
+        yield
+        return
     if connection.vendor != "sqlite" or connection.in_atomic_block:
         with transaction.atomic(using=alias):
             yield

@@ -73,6 +73,10 @@ class Consumer(Protocol):
         None: every hint that arrives wakes the supervisor by itself.
         """
 
+    @property
+    def fetches_rows(self) -> bool:
+        """Whether `fetch` reads and locks rows, in the transaction that claims the jobs."""
+
     def start(self) -> None: ...
 
     def consume(self, queues: Sequence[str]) -> None:
@@ -89,11 +93,7 @@ class Consumer(Protocol):
         """Whether `fetch` may have something."""
 
     def fetch(self, limit: int) -> list[Delivery]:
-        """At most `limit` hints, without waiting.
-
-        Called inside the transaction that claims the jobs, so that a transport which reads
-        them from the table can lock the rows.
-        """
+        """At most `limit` hints, without waiting."""
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         """Have `fetch` bring these again: they could not be looked at now."""

@@ -36,6 +36,8 @@ TAKE = f"""
 class DatabaseConsumer:
     """Finds due rows. On PostgreSQL it locks them, passing by those that others lock."""
 
+    fetches_rows = True
+
     def __init__(self, alias: str, wake: Callable[[], None]) -> None:
         self._alias = alias
         self._wake = wake

@@ -172,6 +172,7 @@ class RabbitMQConsumer:
     """Keeps a connection open that delivers hints, and opens another when it is lost."""
 
     poll_seconds: None = None
+    fetches_rows = False
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ from jobs.worker.forkserver import Board
 READY = {"ready": True}
 
 #: Reports wait at most this long for the next ones to go with them, in seconds.
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.03
 #: And at most so many do.
 GATHER_MOST = 50
 

@@ -115,11 +115,11 @@ class ClaimingConsumer:
         """The jobs claimed with the next hints, and how many of the hints were dropped."""
         fetched: list[Delivery] = []
         try:
-            with sql.forgettable(self._alias):
+            with sql.forgettable(self._alias, several=self.transport.fetches_rows):
                 fetched = self.transport.fetch(limit)
-                claims = self._claim_twice([d.job_id for d in fetched], worker)
-                if claims:
+                if fetched:
                     crashpoints.reach("claim_before_commit")
+                claims = self._claim_twice([d.job_id for d in fetched], worker)
         except Exception:
             self.transport.put_back(fetched)
             raise

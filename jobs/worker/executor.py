@@ -2,6 +2,8 @@
 
 import json
 import logging
+import threading
+import time
 import traceback
 from typing import Any
 
@@ -23,6 +25,9 @@ from jobs.options import JobTask
 
 logger = logging.getLogger("jobs.worker")
 
+#: A connection that was found well is not asked again within this time, in seconds.
+WELL_SECONDS = 1.0
+
 #: What a child reports of a job: it is JSON on its way to the supervisor.
 Report = dict[str, Any]
 
@@ -40,6 +45,7 @@ def execute(execution: Execution) -> Report:
     """Run a claimed job; never raises."""
     claim = execution.claim
     try:
+        _look_after_connections()
         return _call_and_tell(execution)
     except UnknownTask:
         # A newer release enqueued it, or it is gone for good: a worker that knows it may come,
@@ -182,11 +188,31 @@ def _beyond_us(error: BaseException) -> Any:
 _OURS = (__file__, Task.call.__code__.co_filename)
 
 
+def _look_after_connections() -> None:
+    """Leave old connections behind, and broken ones if Django is set to look for them.
+
+    Django means that for a web request. A short job would spend half of its time on it, and
+    one that meets a connection that broke in this second is run again almost at once.
+    """
+    now = time.monotonic()
+    if now - getattr(_looked, "at", 0.0) < WELL_SECONDS:
+        return
+    _looked.at = now
+    for connection in connections.all(initialized_only=True):
+        connection.close_if_unusable_or_obsolete()
+
+
+_looked = threading.local()
+
+
 def _leave_no_transaction(execution: Execution) -> None:
     """The next job finds the connections as if it were the first."""
+    connection: Any  # its stub does not know all that it has
     for connection in connections.all(initialized_only=True):
         # An interruption may have come in the middle of a question to the database.
         if connection.in_atomic_block or execution.interrupted:
             connection.close()
         else:
+            was_asked = connection.health_check_done
             connection.close_if_unusable_or_obsolete()
+            connection.health_check_done = was_asked
