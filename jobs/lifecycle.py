@@ -159,7 +159,7 @@ def released(
 
 def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
     """queued → running, for those that are due, still waiting, and of no paused queue."""
-    batch = [{"job_id": job_id.hex} for job_id in job_ids]
+    batch = [(job_id.hex,) for job_id in job_ids]
     if not batch:
         return []
     # The inner SELECT takes the locks, skipping rows that somebody else is changing:
@@ -207,6 +207,13 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
     ]
 
 
+#: The fence: a job that is still this attempt's.
+_OWNED = """
+    jobs_job.id = batch.job_id
+    AND jobs_job.status || '' = 'running'
+    AND jobs_job.attempt = batch.attempt
+"""
+
 #: Where an outcome leads. A job that somebody cancelled is cancelled however this attempt
 #: ended, unless its work is done: nobody runs it again.
 _TARGET = """
@@ -252,10 +259,7 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[UUID]:
                    finished_at = CASE {_TARGET} WHEN 'queued' THEN NULL
                                                 ELSE {{now}} END
               FROM {{batch}}
-             WHERE jobs_job.id = batch.job_id
-               AND {impatience}
-               AND jobs_job.status || '' = 'running'
-               AND jobs_job.attempt = batch.attempt
+             WHERE {_OWNED} AND {impatience}
             RETURNING id
             """,  # noqa: S608 - words of our own
             _COLUMNS,
@@ -279,21 +283,11 @@ def _succeed(alias: str, outcomes: Sequence[Outcome], impatience: str) -> set[UU
            SET status = 'succeeded', worker_id = NULL,
                result = batch.result, error = '', finished_at = {{now}}
           FROM {{batch}}
-         WHERE jobs_job.id = batch.job_id
-           AND {impatience}
-           AND jobs_job.status || '' = 'running'
-           AND jobs_job.attempt = batch.attempt
+         WHERE {_OWNED} AND {impatience}
         RETURNING id
         """,  # noqa: S608 - words of our own
         _SUCCESS_COLUMNS,
-        [
-            {
-                "job_id": outcome.claim.job_id.hex,
-                "attempt": outcome.claim.attempt,
-                "result": outcome.result,
-            }
-            for outcome in outcomes
-        ],
+        [(each.claim.job_id.hex, each.claim.attempt, each.result) for each in outcomes],
     )
     return {_uuid(job_id) for (job_id,) in rows}
 
@@ -355,31 +349,31 @@ _COLUMNS = {
 }
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "job_id": outcome.claim.job_id.hex,
-        "attempt": outcome.claim.attempt,
-        "status": outcome.status.value,
-        "delay": outcome.delay,
-        "result": outcome.result,
-        "error": outcome.summary,
-        "kind": outcome.kind and outcome.kind.value,
-    }
+def _row(outcome: Outcome) -> tuple[Any, ...]:
+    return (
+        outcome.claim.job_id.hex,
+        outcome.claim.attempt,
+        outcome.status.value,
+        outcome.delay,
+        outcome.result,
+        outcome.summary,
+        outcome.kind and outcome.kind.value,
+    )
 
 
 def _record_attempts(
     alias: str, outcomes: Sequence[Outcome], changed: set[UUID]
 ) -> None:
     batch = [
-        {
-            "job_id": outcome.claim.job_id.hex,
-            "attempt": outcome.claim.attempt,
-            "worker": outcome.claim.worker.hex,
-            "outcome": outcome.kind.value,
-            "exception": outcome.exception[:255],
-            "message": outcome.message,
-            "traceback": outcome.traceback,
-        }
+        (
+            outcome.claim.job_id.hex,
+            outcome.claim.attempt,
+            outcome.claim.worker.hex,
+            outcome.kind.value,
+            outcome.exception[:255],
+            outcome.message,
+            outcome.traceback,
+        )
         for outcome in outcomes
         if outcome.kind is not None and outcome.claim.job_id in changed
     ]

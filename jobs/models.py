@@ -7,7 +7,7 @@ is in `lifecycle.py`; here a job is born, and can be read.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -32,6 +32,8 @@ from jobs.uuid7 import uuid7
 
 #: Rows in one INSERT of `enqueue_many`.
 CHUNK = 1000
+#: Jobs that it has in memory at once.
+BLOCK = 5 * CHUNK
 
 
 def of_status(status: str) -> Q:
@@ -66,7 +68,7 @@ class JobQuerySet(models.QuerySet["Job", "Job"]):
     def enqueue_many(self, jobs: Iterable[Job]) -> list[UUID]:
         """Check and insert all of `jobs` in one transaction; their ids, in order.
 
-        Reads the iterable in chunks, so a generator of a million jobs is never in memory
+        Reads the iterable in blocks, so a generator of a million jobs is never in memory
         whole. Raises InvalidJob at the first one that is refused; then none is stored.
         The objects are not told what the database made of them: read them again by id.
         """
@@ -74,12 +76,17 @@ class JobQuerySet(models.QuerySet["Job", "Job"]):
         alias = router.db_for_write(self.model)
         with transaction.atomic(using=alias):
             remaining = iter(jobs)
-            while chunk := list(islice(remaining, CHUNK)):
-                for job in chunk:
-                    job.check_new()
-                Queue.objects.using(alias).remember({job.queue for job in chunk})
-                _insert(alias, chunk)
-                ids.extend(job.id for job in chunk)
+            # The iterable is the caller's code, which may ask the database, too.
+            while block := list(islice(remaining, BLOCK)):
+                # While the database stores one chunk, the next is checked here.
+                with sql.unanswered(alias):
+                    for start in range(0, len(block), CHUNK):
+                        chunk = block[start : start + CHUNK]
+                        for job in chunk:
+                            job.check_new()
+                        _insert(alias, chunk)
+                Queue.objects.using(alias).remember({job.queue for job in block})
+                ids.extend(job.id for job in block)
             signals.announce_runnable(using=alias)
         return ids
 
@@ -267,7 +274,9 @@ class Job(models.Model):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         fields = _blank_fields()
-        heard = pre_init.has_listeners(Job) or post_init.has_listeners(Job)
+        heard = (pre_init.receivers and pre_init.has_listeners(Job)) or (
+            post_init.receivers and post_init.has_listeners(Job)
+        )
         if args or heard or type(self) is not Job or not kwargs.keys() <= fields.keys():
             super().__init__(*args, **kwargs)
             return
@@ -337,9 +346,9 @@ class Job(models.Model):
         """The same checks as save(), for forms: every sentence beside its field."""
         self._take_defaults_from_its_task()
         problems: dict[str, list[str]] = {}
-        for check in self._checks():
+        for check in _CHECKS:
             try:
-                check()
+                check(self)
             except InvalidJob as refused:
                 problems.setdefault(refused.field, []).append(str(refused))
         if problems:
@@ -351,38 +360,25 @@ class Job(models.Model):
         if stated is None:
             self.run_after = Job._meta.get_field("run_after").get_default()
         self._take_defaults_from_its_task()
-        for check in self._checks():
-            check()
+        for check in _CHECKS:
+            check(self)
 
     def _take_defaults_from_its_task(self) -> None:
         task = discovery.tasks().get(self.task)
-        open_fields: dict[str, Any] = {
-            "queue": getattr(task, "queue_name", "default"),
-            "priority": getattr(task, "priority", 0),
-            "max_attempts": getattr(task, "max_attempts", 1),
-            "timeout": getattr(task, "timeout", None),
-        }
-        for name, value in open_fields.items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
-
-    def _checks(self) -> Iterator[Callable[[], None]]:
-        yield lambda: values.check_arguments(self.args, self.kwargs)
-        yield self._check_call
-        yield lambda: values.check_queue(self.queue)
-        yield lambda: values.check_priority(self.priority)
-        yield lambda: values.check_max_attempts(self.max_attempts)
-        yield lambda: values.check_timeout(self.timeout)
-        # Not stated: then it is an expression, the database's own now.
-        stated: object = self.run_after
-        if not isinstance(stated, DatabaseDefault):
-            yield lambda: values.check_run_after(stated)
-        yield self._check_newborn
+        for name, option, otherwise in _OPEN_FIELDS:
+            if self.__dict__[name] is None:
+                setattr(self, name, getattr(task, option, otherwise))
 
     def _check_call(self) -> None:
         task = discovery.find(self.task)
         if isinstance(self.args, list | tuple) and isinstance(self.kwargs, dict):
             signatures.check_call(task, self.args, self.kwargs)
+
+    def _check_run_after(self) -> None:
+        stated: object = self.run_after
+        # Not stated: then it is an expression, the database's own now.
+        if not isinstance(stated, DatabaseDefault):
+            values.check_run_after(stated)
 
     def _check_newborn(self) -> None:
         if self.status != Status.QUEUED:
@@ -420,6 +416,27 @@ class Job(models.Model):
         if self.started_at is None or self.status in (Status.QUEUED, Status.CANCELLED):
             return None
         return (self.finished_at or timezone.now()) - self.started_at
+
+
+#: What the task says where the job does not, and what holds if there is no such task.
+_OPEN_FIELDS = (
+    ("queue", "queue_name", "default"),
+    ("priority", "priority", 0),
+    ("max_attempts", "max_attempts", 1),
+    ("timeout", "timeout", None),
+)
+
+#: What a new job is held against, in this order: one sentence about each field.
+_CHECKS: tuple[Callable[[Job], None], ...] = (
+    lambda job: values.check_arguments(job.args, job.kwargs),
+    lambda job: job._check_call(),
+    lambda job: values.check_queue(job.queue),
+    lambda job: values.check_priority(job.priority),
+    lambda job: values.check_max_attempts(job.max_attempts),
+    lambda job: values.check_timeout(job.timeout),
+    lambda job: job._check_run_after(),
+    lambda job: job._check_newborn(),
+)
 
 
 @functools.cache
@@ -460,23 +477,25 @@ def _insert(
     connection = connections[alias]
     created_by = Job._meta.get_field("created_by")
 
-    def row(job: Job) -> dict[str, Any]:
+    def row(job: Job) -> tuple[Any, ...]:
         stated: object = job.run_after
-        creator = created_by.get_db_prep_save(job.created_by_id, connection)
-        return {
-            "id": job.id.hex,
-            "task": job.task,
-            "args": job.args,
-            "kwargs": job.kwargs,
-            "queue": job.queue,
-            "priority": job.priority,
-            "max_attempts": job.max_attempts,
-            "timeout": job.timeout,
-            "run_after": stated.astimezone(UTC).isoformat(" ", "microseconds")
-            if isinstance(stated, datetime)
-            else None,
-            "created_by_id": None if creator is None else str(creator),
-        }
+        moment = creator = None
+        if isinstance(stated, datetime):
+            moment = stated.astimezone(UTC).isoformat(" ", "microseconds")
+        if job.created_by_id is not None:
+            creator = str(created_by.get_db_prep_save(job.created_by_id, connection))
+        return (
+            job.id.hex,
+            job.task,
+            job.args,
+            job.kwargs,
+            job.queue,
+            job.priority,
+            job.max_attempts,
+            job.timeout,
+            moment,
+            creator,
+        )
 
     rows = sql.execute(
         alias,

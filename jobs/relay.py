@@ -38,7 +38,7 @@ from jobs.transports.base import Hint, Publisher
 
 logger = logging.getLogger("jobs.relay")
 
-BATCH = 2000
+BATCH = 5000
 #: For how long a broker may leave a batch unconfirmed before it counts as frozen, seconds.
 CONFIRM_SECONDS = 10.0
 #: How often a worker's relay looks for rows that somebody else left unpublished, in seconds.
@@ -422,7 +422,7 @@ def _mark(confirmed: Sequence[Hint], selected_at: str | None) -> None:
            AND {without_disk}
         """,
         {"job_id": "uuid"},
-        [{"job_id": hint.job_id.hex} for hint in confirmed],
+        [(hint.job_id.hex,) for hint in confirmed],
         selected_at=selected_at,
     )
 

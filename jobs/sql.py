@@ -63,13 +63,13 @@ def execute(
     alias: str,
     statement: str,
     columns: Mapping[str, str],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Sequence[Any]],
     **parameters: Any,
 ) -> list[tuple[Any, ...]]:
     """Run a statement over a batch of rows, and fetch what it returns.
 
-    `{batch}` in the statement is a table of `rows`, with `columns` and their types in
-    PostgreSQL's words. `{now}`, `{later}` (now plus the batch's column `delay`, seconds)
+    `{batch}` in the statement is a table of `rows`, of which each has one value for each of
+    `columns`: their names, and their types in PostgreSQL's words. `{now}`, `{later}` (now plus the batch's column `delay`, seconds)
     and `{skip_locked}` are the engine's own, and so is `{among} (SELECT …){end}`: one of
     a few values that are best looked up one by one. `{impatient}` is true, and has this
     transaction wait for no lock for long; `{without_disk}` is true, and lets it be forgotten
@@ -83,17 +83,17 @@ def execute(
         )
     if connection.vendor == "postgresql":
         batch = _row(columns) if len(rows) == 1 else _arrays(columns)
-        for name, kind in columns.items():
-            values = [row[name] for row in rows]
+        for (name, kind), column in zip(
+            columns.items(), zip(*rows, strict=True), strict=True
+        ):
+            values: Sequence[Any] = column
             if kind == "jsonb":
-                values = [each if each is None else _encode(each) for each in values]
+                values = [each if each is None else _encoded(each) for each in column]
             value = values[0] if len(rows) == 1 else _array(values)
             parameters[f"batch_{name}"] = value
     else:
         batch = _json_each(columns)
-        parameters["batch"] = json.dumps(
-            [[row[name] for name in columns] for row in rows]
-        )
+        parameters["batch"] = json.dumps(rows)
     text = _written(statement, connection.vendor, batch)
     with connection.cursor() as cursor:
         cursor.execute(text, parameters)
@@ -135,6 +135,21 @@ def forgettable(alias: str, *, several: bool) -> Iterator[None]:
         ask(f"PRAGMA synchronous = {usual}")
 
 
+@contextmanager
+def unanswered(alias: str) -> Iterator[None]:
+    """Statements that return nothing, sent without a wait for the answer to the one before.
+
+    An error of any of them comes with a later one, or at the end.
+    """
+    connection: Any = connections[alias]
+    if connection.vendor != "postgresql":
+        yield
+        return
+    connection.ensure_connection()
+    with connection.wrap_database_errors, connection.connection.pipeline():
+        yield
+
+
 def is_locked(error: Exception) -> bool:
     """Whether an `{impatient}` statement was given up because of somebody's lock."""
     return getattr(error.__cause__, "sqlstate", "") == LOCK_NOT_AVAILABLE
@@ -166,8 +181,19 @@ def _json_each(columns: Mapping[str, str]) -> str:
     return f"(SELECT {extracted} FROM json_each(%(batch)s)) AS batch"  # noqa: S608 - words of our own
 
 
+def _encoded(value: Any) -> str:
+    return "{}" if value == {} else _encode(value)
+
+
 def _array(values: Sequence[Any]) -> str:
     """As PostgreSQL reads it: in a fraction of the time that a driver takes."""
+    try:
+        text = '","'.join(values)
+    except TypeError:
+        pass  # not all of them are text
+    else:
+        if "\\" not in text and text.count('"') == 2 * (len(values) - 1):
+            return f'{{"{text}"}}'
     items = (
         "NULL"
         if value is None

@@ -1,6 +1,7 @@
 """Ids that sort by the time they were made (RFC 9562, version 7), for Python before 3.14."""
 
 import os
+import random
 import time
 from uuid import UUID
 
@@ -14,5 +15,10 @@ def uuid7() -> UUID:
         | 7 << 76
         | fraction << 64
         | 0b10 << 62
-        | int.from_bytes(os.urandom(8)) >> 2
+        | _random.getrandbits(62)
     )
+
+
+# Of our own: whoever seeds Python's common one would have ids come twice.
+_random = random.Random()
+os.register_at_fork(after_in_child=_random.seed)

@@ -85,14 +85,14 @@ MUTANTS = (
     Mutant(
         name="finish-without-attempt",
         file="jobs/lifecycle.py",
-        whole="               AND jobs_job.attempt = batch.attempt\n",
+        whole="    AND jobs_job.attempt = batch.attempt\n",
         broken="",
         tests=("tests/test_lifecycle.py::test_a_stale_attempt_changes_nothing",),
     ),
     Mutant(
         name="finish-without-status",
         file="jobs/lifecycle.py",
-        whole="               AND jobs_job.status || '' = 'running'\n",
+        whole="    AND jobs_job.status || '' = 'running'\n",
         broken="",
         tests=("tests/test_lifecycle.py::test_an_attempt_ends_once",),
     ),
@@ -167,6 +167,28 @@ MUTANTS = (
             "tests/faults/test_worker.py::"
             "test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before",
         ),
+    ),
+    Mutant(
+        name="acknowledge-what-was-forgotten",
+        file="jobs/worker/supervisor.py",
+        whole="            self._consumer.reconsider(self._fenced)\n",
+        broken="            self._consumer.settle(self._fenced)\n",
+        tests=(
+            "tests/faults/test_database.py::TestAway::"
+            "test_d16_a_job_whose_claim_a_crash_forgot_runs_again",
+        ),
+        database="postgresql",
+    ),
+    Mutant(
+        name="never-look-after-connections",
+        file="jobs/worker/executor.py",
+        whole="        _look_after_connections()\n",
+        broken="",
+        tests=(
+            "tests/test_worker_faults.py::"
+            "test_d6_a_connection_that_broke_while_no_job_ran_is_no_fault_of_the_next",
+        ),
+        database="postgresql",
     ),
     Mutant(
         name="publish-before-the-commit",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import random
 import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,16 +11,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
-from django.db.models.signals import post_init
+from django.db import IntegrityError, models, transaction
+from django.db.models.signals import post_init, post_save, pre_save
+from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
 from jobs import signals
 from jobs.errors import InvalidJob
-from jobs.models import CHUNK, Job, Queue
+from jobs.models import BLOCK, CHUNK, Job, Queue
 from jobs.statuses import Phase, Status
 from jobs.tasks import simulate_work
+from jobs.uuid7 import uuid7
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
@@ -217,7 +222,7 @@ def test_a_million_jobs_need_not_be_in_memory_at_once() -> None:
 
     def jobs() -> Iterator[Job]:
         nonlocal most
-        for _ in range(5000):
+        for _ in range(3 * BLOCK):
             job = Job(task=ECHO)
             alive.add(job)
             most = max(most, len(alive))
@@ -225,8 +230,104 @@ def test_a_million_jobs_need_not_be_in_memory_at_once() -> None:
 
     ids = Job.objects.enqueue_many(jobs())
 
-    assert len(ids) == len(set(ids)) == 5000
-    assert most <= 2 * CHUNK + 1
+    assert len(ids) == len(set(ids)) == 3 * BLOCK
+    assert most <= 2 * BLOCK + 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_whoever_asks_the_database_for_the_next_job_is_answered() -> None:
+    """With a cursor that the server holds, which does not go with statements sent ahead."""
+    first = Job.objects.enqueue_many(Job(task=ECHO) for _ in range(2 * CHUNK))
+
+    jobs = Job.objects.filter(pk__in=first).order_by("id").iterator(chunk_size=100)
+    second = Job.objects.enqueue_many(
+        Job(task=ECHO, args=[str(job.id)]) for job in jobs
+    )
+
+    copies = Job.objects.filter(pk__in=second).order_by("id")
+    assert [UUID(args[0]) for args in copies.values_list("args", flat=True)] == first
+
+
+@pytest.mark.parametrize("place", [0, CHUNK + 1, BLOCK])
+def test_one_that_the_database_refuses_among_many_stores_none(place: int) -> None:
+    """Wherever it is: the others may be on their way when that is known."""
+    jobs = [Job(task=ECHO) for _ in range(BLOCK + 1)]
+    jobs[place].id = jobs[place - 2].id
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Job.objects.enqueue_many(jobs)
+
+    assert not Job.objects.exists()
+
+
+def test_a_saved_job_is_told_what_the_database_made_of_it() -> None:
+    job = Job(task=ECHO)
+    job.save()
+    stored = Job.objects.get()
+
+    for field in Job._meta.concrete_fields:
+        assert getattr(job, field.attname) == getattr(stored, field.attname), field
+    assert (job._state.adding, job._state.db) == (False, "default")
+
+
+def test_who_listens_to_saves_hears_of_jobs() -> None:
+    heard: list[dict[str, Any]] = []
+
+    def listen(**told: Any) -> None:
+        heard.append(told | {"adding": told["instance"]._state.adding})
+
+    for hook in (pre_save, post_save):
+        hook.connect(listen, sender=Job)
+    try:
+        plain, other = Job(task=ECHO), Job(task=ECHO, published_at=timezone.now())
+        plain.save()
+        other.save()  # Django's own way
+    finally:
+        for hook in (pre_save, post_save):
+            hook.disconnect(listen, sender=Job)
+
+    ours, theirs = heard[:2], heard[2:]
+    assert [told["adding"] for told in ours] == [True, False]
+    assert [told | {"instance": other} for told in ours] == theirs
+
+
+def test_a_new_job_may_say_what_others_do_not(admin_user: User) -> None:
+    """An import of history, say, or a form that knows who fills it in."""
+    long_ago = datetime(2001, 2, 3, tzinfo=UTC)
+    old = Job(task=ECHO, created_at=long_ago, error="once upon a time")
+    mine = Job(task=ECHO, created_by=admin_user)
+    theirs = Job(task=ECHO, created_by_id=admin_user.pk)
+    for job in (old, mine, theirs):
+        job.save()
+        job.refresh_from_db()
+
+    assert (old.created_at, old.error) == (long_ago, "once upon a time")
+    assert mine.created_by == theirs.created_by == admin_user
+    with pytest.raises(ValueError, match="unsaved related object"):
+        Job(task=ECHO, created_by=User(username="nobody")).save()
+
+
+def test_a_save_that_the_database_refuses_spoils_its_transaction(
+    make_job: MakeJob,
+) -> None:
+    taken = make_job().id
+
+    with transaction.atomic():
+        with pytest.raises(IntegrityError):
+            Job(id=taken, task=ECHO).save()
+        with pytest.raises(TransactionManagementError):
+            Job.objects.exists()
+        transaction.set_rollback(True)
+
+
+def test_ids_differ_in_forked_processes_and_after_a_seed() -> None:
+    ids = {uuid7()}
+    for _ in range(20):
+        random.seed(1)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            ids |= {pool.apply(uuid7), uuid7()}
+
+    assert len({each.int % 2**62 for each in ids}) == 41
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from jobs import conf, lifecycle, relay, transports
 from jobs.models import Job, Worker
 from jobs.transports.base import Consumer, Delivery
 from jobs.worker.consumer import ClaimingConsumer
-from tests.conftest import MakeJob, claimed, eventually
+from tests.conftest import Broker, MakeJob, claimed, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -292,6 +293,26 @@ def test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does(
         "synchronous = 2",
         "SET status",  # by itself
     ]
+
+
+@pytest.mark.postgresql
+def test_over_a_broker_a_claim_is_one_question_and_so_is_the_end_of_a_job(
+    broker: Broker, make_job: MakeJob, worker_row: Worker
+) -> None:
+    waiting = transports.consumer("default", prefetch=1, wake=threading.Event().set)
+    waiting.consume(["default"])
+    waiting.start()
+    claiming = ClaimingConsumer(waiting, alias="default")
+    make_job()
+    eventually(lambda: Job.objects.exclude(published_at=None).exists())
+    eventually(waiting.ready)
+
+    with CaptureQueriesContext(connection) as asked:
+        (claim,) = claiming.claim(1, worker_row.id)
+        lifecycle.finish([lifecycle.succeeded(claim, None)], patient=False)
+
+    waiting.stop()
+    assert [each["sql"].split()[0] for each in asked] == ["UPDATE", "UPDATE"]
 
 
 def test_no_consumer_shows_a_password(consumer: StartConsumer) -> None:

@@ -14,6 +14,7 @@ from django.db import connection
 
 from jobs import message
 from jobs.models import Job, Worker
+from jobs.worker import executor
 from tests import services
 from tests.conftest import Broker, MakeJob, Site, ends_as, eventually
 
@@ -270,6 +271,29 @@ def test_a_bad_queue_name_is_refused(site: Site) -> None:
     assert "queue is 'with spaces', and must be" in done.stderr
 
 
+def end_connections() -> None:
+    """All but the test's own."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.postgresql
+def test_d6_a_connection_that_broke_while_no_job_ran_is_no_fault_of_the_next(
+    site: Site, broker: Broker, make_job: MakeJob
+) -> None:
+    site.worker()
+    ends_as(make_job(f"{SAMPLE}.make_queue", "one"), "succeeded")
+    end_connections()
+    time.sleep(executor.WELL_SECONDS)
+
+    job = ends_as(make_job(f"{SAMPLE}.make_queue", "two"), "succeeded")
+
+    assert not job.attempts.filter(outcome="interrupted").exists()
+
+
 @pytest.mark.postgresql
 def test_d6_a_worker_goes_on_and_keeps_its_lease_when_its_connections_were_ended(
     site: Site, broker: Broker, make_job: MakeJob
@@ -277,11 +301,7 @@ def test_d6_a_worker_goes_on_and_keeps_its_lease_when_its_connections_were_ended
     worker = site.worker()
     ends_as(make_job(), "succeeded")
 
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    end_connections()
     lease = Worker.objects.get().lease_until
     job = make_job()
 

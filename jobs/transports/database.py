@@ -84,7 +84,7 @@ class DatabaseConsumer:
         return [Delivery(UUID(str(job_id)), arrived=now) for (job_id,) in rows]
 
     def _execute(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        queues = [{"name": name} for name in self._queues]
+        queues = [(name,) for name in self._queues]
         return sql.execute(
             self._alias, statement, {"name": "text"}, queues, **parameters
         )

@@ -58,7 +58,7 @@ STALLED_SECONDS = 15.0
 #: A queue whose consumer does not start within this time is left alone for a while.
 START_SECONDS = 10.0
 #: Of a large batch, so many are told to be confirmed while others are on their way.
-PART = 500
+PART = 1000
 #: The prefetch is made smaller at most this often, in seconds.
 HOLD_SECONDS = 0.2
 #: For how long: each try may cost the other queues a new connection. In seconds.
