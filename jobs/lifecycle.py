@@ -3,7 +3,7 @@
     queued ──claim──▶ running ──finish──▶ succeeded | failed | cancelled | queued again
        └──cancel──▶ cancelled          failed | cancelled ──retry──▶ queued
 
-The old status (and, from `running`, the number of the attempt) stands in the WHERE clause:
+The old status (and, from `running`, the attempt and its worker) stands in the WHERE clause:
 no row changed means that somebody else was first. Nothing else writes a status. A row is
 born `queued` in `models.py`.
 
@@ -207,11 +207,13 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
     ]
 
 
-#: The fence: a job that is still this attempt's.
+#: The fence: a job that is still this attempt's. Its number would do, if no claim were ever
+#: forgotten: after a crash of the database another worker's next attempt has the same one.
 _OWNED = """
     jobs_job.id = batch.job_id
     AND jobs_job.status || '' = 'running'
     AND jobs_job.attempt = batch.attempt
+    AND jobs_job.worker_id = batch.worker
 """
 
 #: Where an outcome leads. A job that somebody cancelled is cancelled however this attempt
@@ -287,12 +289,25 @@ def _succeed(alias: str, outcomes: Sequence[Outcome], impatience: str) -> set[UU
         RETURNING id
         """,  # noqa: S608 - words of our own
         _SUCCESS_COLUMNS,
-        [(each.claim.job_id.hex, each.claim.attempt, each.result) for each in outcomes],
+        [
+            (
+                each.claim.job_id.hex,
+                each.claim.attempt,
+                each.claim.worker.hex,
+                each.result,
+            )
+            for each in outcomes
+        ],
     )
     return {_uuid(job_id) for (job_id,) in rows}
 
 
-_SUCCESS_COLUMNS = {"job_id": "uuid", "attempt": "integer", "result": "jsonb"}
+_SUCCESS_COLUMNS = {
+    "job_id": "uuid",
+    "attempt": "integer",
+    "worker": "uuid",
+    "result": "jsonb",
+}
 
 
 def cancel(job_ids: Iterable[UUID]) -> int:
@@ -341,6 +356,7 @@ def retry(job_ids: Iterable[UUID]) -> int:
 _COLUMNS = {
     "job_id": "uuid",
     "attempt": "integer",
+    "worker": "uuid",
     "status": "text",
     "delay": "double precision",
     "result": "jsonb",
@@ -353,6 +369,7 @@ def _row(outcome: Outcome) -> tuple[Any, ...]:
     return (
         outcome.claim.job_id.hex,
         outcome.claim.attempt,
+        outcome.claim.worker.hex,
         outcome.status.value,
         outcome.delay,
         outcome.result,

@@ -90,6 +90,16 @@ MUTANTS = (
         tests=("tests/test_lifecycle.py::test_a_stale_attempt_changes_nothing",),
     ),
     Mutant(
+        name="finish-without-worker",
+        file="jobs/lifecycle.py",
+        whole="    AND jobs_job.worker_id = batch.worker\n",
+        broken="",
+        tests=(
+            "tests/test_lifecycle.py::"
+            "test_an_attempt_of_the_same_number_is_told_by_its_worker",
+        ),
+    ),
+    Mutant(
         name="finish-without-status",
         file="jobs/lifecycle.py",
         whole="    AND jobs_job.status || '' = 'running'\n",

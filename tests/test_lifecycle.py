@@ -208,6 +208,25 @@ def test_a_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) 
     assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {job.id}
 
 
+def test_an_attempt_of_the_same_number_is_told_by_its_worker(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    """A crash of the database may forget a claim, and then the next one counts as it did."""
+    job = make_job()
+    forgotten = claim_one(job, worker_row)
+    Job.objects.filter(pk=job.pk).update(status="queued", attempt=0, worker=None)
+    other = Worker.objects.create(
+        host="other", pid=2, slots=1, lease_until=worker_row.lease_until
+    )
+    current = claim_one(job, other)
+    assert current.attempt == forgotten.attempt
+
+    assert lifecycle.finish([lifecycle.succeeded(forgotten, "in vain")]) == set()
+    assert lifecycle.finish([lifecycle.lost(forgotten, "in vain")]) == set()
+
+    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {job.id}
+
+
 def test_an_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
     """An atomic job's own process has committed it, and is lost before it says so."""
     job = make_job()
