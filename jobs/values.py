@@ -130,7 +130,7 @@ def json_problems(value: Any, path: str, depth: int = 0) -> Iterator[str]:
             yield f"{path} is {value}, which JSON cannot hold"
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            if not _is_plain(item):
+            if depth == MAX_DEPTH or not _is_plain(item):
                 yield from json_problems(item, f"{path}[{index}]", depth + 1)
     elif isinstance(value, dict):
         for key, item in value.items():

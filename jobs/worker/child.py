@@ -155,7 +155,7 @@ class Child:
         self._send({"returned": returned})
 
     def _work(self, thread: int) -> None:
-        while (waiting := self._waiting.get()) is not None:
+        while (waiting := self._next()) is not None:
             number, execution = waiting
             self._board.begin(thread, number)
             begun = time.monotonic()
@@ -171,6 +171,11 @@ class Child:
             except OSError:
                 return  # the supervisor is gone, and nobody listens
             crashpoints.reach("report_sent")
+
+    def _next(self) -> tuple[int, Execution] | None:
+        if self._waiting.empty():
+            executor.rest()
+        return self._waiting.get()
 
     def _report(self, report: executor.Report) -> None:
         """Tell the supervisor, or let it go with what is told in a moment."""

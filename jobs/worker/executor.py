@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import threading
 import time
 import traceback
@@ -25,8 +26,8 @@ from jobs.options import JobTask
 
 logger = logging.getLogger("jobs.worker")
 
-#: A connection that was found well is not asked again within this time, in seconds.
-WELL_SECONDS = 1.0
+#: While one job follows the other, connections are looked at this often, in seconds.
+LOOK_SECONDS = 1.0
 
 #: What a child reports of a job: it is JSON on its way to the supervisor.
 Report = dict[str, Any]
@@ -188,6 +189,11 @@ def _beyond_us(error: BaseException) -> Any:
 _OURS = (__file__, Task.call.__code__.co_filename)
 
 
+def rest() -> None:
+    """Nothing waits for this thread: when it goes on, its connections may have broken."""
+    _looked.at = -math.inf
+
+
 def _look_after_connections() -> None:
     """Leave old connections behind, and broken ones if Django is set to look for them.
 
@@ -195,7 +201,7 @@ def _look_after_connections() -> None:
     one that meets a connection that broke in this second is run again almost at once.
     """
     now = time.monotonic()
-    if now - getattr(_looked, "at", 0.0) < WELL_SECONDS:
+    if now - getattr(_looked, "at", -math.inf) < LOOK_SECONDS:
         return
     _looked.at = now
     for connection in connections.all(initialized_only=True):
