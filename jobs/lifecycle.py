@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 
 from jobs import backoff, crashpoints, signals, sql
 from jobs.models import Attempt, Job
+from jobs.plans import Plan
 from jobs.statuses import RETRYABLE, Status
 
 #: A job whose process died this often is not run again: it may be what kills them.
@@ -187,6 +188,7 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
         """,
         {"job_id": "uuid"},
         batch,
+        plan=Plan.FOR_A_WHILE,
         worker=worker.hex,
     )
     return [
@@ -298,6 +300,7 @@ def _succeed(alias: str, outcomes: Sequence[Outcome], impatience: str) -> set[UU
             )
             for each in outcomes
         ],
+        plan=Plan.FOR_A_WHILE,
     )
     return {_uuid(job_id) for (job_id,) in rows}
 

@@ -27,6 +27,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs import conf, crashpoints, discovery, signals, signatures, sql, values
 from jobs.errors import InvalidJob, UnknownQueue
+from jobs.plans import Plan
 from jobs.statuses import FINISHED, Phase, Status
 from jobs.uuid7 import uuid7
 
@@ -510,6 +511,7 @@ def _insert(
         """,  # noqa: S608 - words of our own
         _STATED | {"created_by_id": created_by.db_type(connection) or "text"},
         [row(job) for job in jobs],
+        plan=Plan.FOR_GOOD,
     )
     for job in jobs:
         job._state.adding = False

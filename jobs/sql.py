@@ -8,11 +8,14 @@ the number of parameters is met.
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
+
+from jobs import plans
+from jobs.plans import Plan
 
 _encode = json.JSONEncoder().encode
 
@@ -64,6 +67,8 @@ def execute(
     statement: str,
     columns: Mapping[str, str],
     rows: Sequence[Sequence[Any]],
+    *,
+    plan: Plan = Plan.FOR_ONCE,
     **parameters: Any,
 ) -> list[tuple[Any, ...]]:
     """Run a statement over a batch of rows, and fetch what it returns.
@@ -81,8 +86,11 @@ def execute(
             f"jobs run on {' and '.join(VENDORS)}, and DATABASES[{alias!r}] is "
             f"{connection.vendor}"
         )
+    keeping: AbstractContextManager[None] = nullcontext()
     if connection.vendor == "postgresql":
         batch = _row(columns) if len(rows) == 1 else _arrays(columns)
+        if len(rows) == 1:
+            keeping = plans.kept(connection, plan)
         for (name, kind), column in zip(
             columns.items(), zip(*rows, strict=True), strict=True
         ):
@@ -95,7 +103,7 @@ def execute(
         batch = _json_each(columns)
         parameters["batch"] = json.dumps(rows)
     text = _written(statement, connection.vendor, batch)
-    with connection.cursor() as cursor:
+    with keeping, connection.cursor() as cursor:
         cursor.execute(text, parameters)
         return cursor.fetchall() if cursor.description else []
 

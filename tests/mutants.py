@@ -190,6 +190,22 @@ MUTANTS = (
         database="postgresql",
     ),
     Mutant(
+        name="prepare-behind-a-pooler",
+        file="jobs/plans.py",
+        whole="    return bool(pid == session.info.backend_pid)\n",
+        broken="    return True\n",
+        tests=("tests/test_plans.py",),
+        database="postgresql",
+    ),
+    Mutant(
+        name="keep-plans-for-ever",
+        file="jobs/plans.py",
+        whole="        if now - known.renewed_at > WHILE_SECONDS:\n",
+        broken="        if False:\n",
+        tests=("tests/test_plans.py",),
+        database="postgresql",
+    ),
+    Mutant(
         name="never-look-after-connections",
         file="jobs/worker/executor.py",
         whole="        _look_after_connections()\n",

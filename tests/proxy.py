@@ -14,6 +14,7 @@ On loopback only. It ends with the process that made it.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -156,3 +157,14 @@ def _reset(end: socket.socket) -> None:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RD)
     end.close()
+
+
+def other_session(piece: bytes) -> bytes | None:
+    """As a pooler does before PostgreSQL: the session that it names is not the one used."""
+    # BackendKeyData: its type, its length of 12 bytes, the process id, a secret.
+    return re.sub(
+        rb"K\x00\x00\x00\x0c....",
+        b"K\x00\x00\x00\x0c\x00\x00\x00\x01",
+        piece,
+        flags=re.DOTALL,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -18,7 +17,7 @@ from jobs.models import Job, Worker
 from jobs.transports import database, watcher
 from jobs.transports.database import DatabaseConsumer
 from tests.conftest import MakeJob, Site, claimed, ends_as, eventually
-from tests.proxy import Proxy
+from tests.proxy import Proxy, other_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -177,17 +176,6 @@ def test_it_listens_again_when_its_connection_was_lost(
     make_job()
 
     assert is_told(attentive)
-
-
-def other_session(piece: bytes) -> bytes | None:
-    """As a pooler does: the session that it names is not the one that is used."""
-    # BackendKeyData: its type, its length of 12 bytes, the process id, a secret.
-    return re.sub(
-        rb"K\x00\x00\x00\x0c....",
-        b"K\x00\x00\x00\x0c\x00\x00\x00\x01",
-        piece,
-        flags=re.DOTALL,
-    )
 
 
 @pytest.mark.postgresql

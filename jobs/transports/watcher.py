@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db import connections
 
-from jobs import backoff, conf
+from jobs import backoff, conf, plans
 
 logger = logging.getLogger("jobs.worker")
 
@@ -106,9 +106,8 @@ class Watcher:
         connection.settings_dict["OPTIONS"] = KEEPALIVES | options
         connection.connect()
         session = connection.connection
-        (pid,) = session.execute("SELECT pg_backend_pid()").fetchone()
-        if pid != session.info.backend_pid:
-            # A pooler. It may lend the session that listens to somebody else.
+        if not plans.is_direct(session):
+            # It may lend the session that listens to somebody else.
             logger.info(
                 "a pooler is between us and PostgreSQL: NOTIFY is not listened to"
             )

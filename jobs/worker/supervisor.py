@@ -183,16 +183,19 @@ class Supervisor:
         self._heed_the_lease()
         self._heed_limits()
         self._deal()
+        if time.monotonic() >= self._database_at:
+            self._ask_the_database()
         self._keep_children()
         self._consumer.acknowledge_early()
-        if time.monotonic() < self._database_at:
-            return
+
+    def _ask_the_database(self) -> None:
+        """All that a turn asks: what ended is recorded, what waits is claimed and dealt out."""
         try:
             self._record()
             self._release_forgotten()
-            self._heed_cancellations()
             self._claim()
             self._deal()
+            self._heed_cancellations()
             if self._burst and self._stop_at is None and self._nothing_is_left():
                 self._stop(self._grace, OK)
             self._database_delays = backoff.reconnect_delays()
