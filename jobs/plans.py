@@ -49,13 +49,11 @@ def kept(connection: Any, plan: Plan) -> Iterator[None]:
     if not may_be or not _keeps(connection, plan):
         yield
         return
-    from django.db.backends.postgresql.base import (  # noqa: PLC0415 - needs psycopg
-        ServerBindingCursor,
-    )
-
     session = connection.connection
     usual = session.cursor_factory, session.prepare_threshold
-    session.cursor_factory, session.prepare_threshold = ServerBindingCursor, 0
+    # psycopg's own: Django's writes the parameters into the text.
+    session.cursor_factory = connection.Database.Cursor
+    session.prepare_threshold = 0
     try:
         yield
     finally:
