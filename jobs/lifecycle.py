@@ -211,11 +211,13 @@ def claim(job_ids: Iterable[UUID], worker: UUID) -> list[Claim]:
 
 #: The fence: a job that is still this attempt's. Its number would do, if no claim were ever
 #: forgotten: after a crash of the database another worker's next attempt has the same one.
+#: IS TRUE keeps the planner from the index of what a worker holds: it would compare all of
+#: that with each row of the batch.
 _OWNED = """
     jobs_job.id = batch.job_id
     AND jobs_job.status || '' = 'running'
     AND jobs_job.attempt = batch.attempt
-    AND jobs_job.worker_id = batch.worker
+    AND (jobs_job.worker_id = batch.worker) IS TRUE
 """
 
 #: Where an outcome leads. A job that somebody cancelled is cancelled however this attempt

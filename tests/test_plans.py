@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from jobs import lifecycle, plans
 from jobs.models import Job, Worker
@@ -103,6 +104,33 @@ def test_a_plan_for_an_empty_table_is_not_kept_until_it_is_large(
         before = scans_of_the_table()
         claimed(job, worker_row)
         assert (scans_of_the_table() > before) == scanned
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_ends_of_many_find_each_row_by_its_key(
+    analyzed: bool, worker_row: Worker
+) -> None:
+    """And do not compare all that the worker holds with each of them."""
+    ids = Job.objects.enqueue_many(
+        Job(task="tests.sample.tasks.echo") for _ in range(20_000)
+    )
+    claims = lifecycle.claim(ids[:1000], worker_row.pk)
+    if analyzed:
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE jobs_job")
+    outcomes = [lifecycle.succeeded(claim, None) for claim in claims[:300]]
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        assert len(lifecycle.finish(outcomes)) == 300
+        transaction.set_rollback(True)
+    [statement] = [each["sql"] for each in queries if "UPDATE" in each["sql"]]
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE) {statement}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+
+    assert "using jobs_job_pkey" in plan
+    assert "jobs_job_running" not in plan
+    assert Job.objects.filter(status="succeeded").count() == 300
 
 
 @pytest.mark.parametrize("is_pooler", [False, True])
