@@ -51,7 +51,7 @@ class Ran(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--long", type=float, default=60.0)
-    parser.add_argument("--backlog", type=int, default=10_000)
+    parser.add_argument("--backlog", type=int, default=40_000)
     options = parser.parse_args()
     print(f"On {connection.vendor} and {carrier()}")
     clean()

@@ -19,6 +19,8 @@ from weakref import WeakKeyDictionary
 
 #: In a session that asks less often than this nothing would be gained.
 LEAST_USES = 5
+#: Of so many statements. Ours are three, in a few variants each.
+MOST_STATEMENTS = 10
 #: So long is a plan kept that would be another one for a larger table, in seconds.
 WHILE_SECONDS = 10.0
 
@@ -77,8 +79,10 @@ def _keeps(connection: Any, plan: Plan) -> bool:
             known.is_direct = is_direct(session)
         if known.is_direct and session.prepare_threshold is None:
             # So that psycopg notices what makes PostgreSQL forget them, such as DISCARD ALL.
-            # It prepares nothing else by that.
+            # It prepares nothing else by that, but keeps the text of what was asked last,
+            # which may be long.
             session.prepare_threshold = sys.maxsize
+            session.prepared_max = MOST_STATEMENTS
     if known.is_direct and plan is Plan.FOR_A_WHILE:
         now = time.monotonic()
         if now - known.renewed_at > WHILE_SECONDS:

@@ -190,6 +190,13 @@ MUTANTS = (
         database="postgresql",
     ),
     Mutant(
+        name="follow-each-turn-of-the-mean",
+        file="jobs/transports/rabbitmq.py",
+        whole="HOLD_SECONDS = 1.0\n",
+        broken="HOLD_SECONDS = 0.0\n",
+        tests=("tests/test_rabbitmq.py::TestHolding",),
+    ),
+    Mutant(
         name="prepare-behind-a-pooler",
         file="jobs/plans.py",
         whole="    return bool(pid == session.info.backend_pid)\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from jobs.models import Job, Worker
 from jobs.plans import Plan
 from tests.conftest import MakeJob, claimed
 from tests.proxy import Proxy, other_session
+
+MIB = 1 << 20
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
@@ -69,6 +72,19 @@ def test_a_session_that_saves_now_and_then_is_asked_nothing_more(
         make_job()
 
     assert not prepared()
+
+
+def test_what_else_is_asked_is_not_held_on_to(make_job: MakeJob) -> None:
+    for _ in range(10):
+        make_job()
+    tracemalloc.start()
+    for number in range(50):
+        Job.objects.filter(task=f"{number}" + MIB * "x").exists()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert prepared()
+    assert held < 20 * MIB
 
 
 @pytest.mark.parametrize("forget", ["DISCARD ALL", "DEALLOCATE ALL", "ROLLBACK"])

@@ -59,8 +59,9 @@ STALLED_SECONDS = 15.0
 START_SECONDS = 10.0
 #: Of a large batch, so many are told to be confirmed while others are on their way.
 PART = 1000
-#: The prefetch is made smaller at most this often, in seconds.
-HOLD_SECONDS = 0.2
+#: The prefetch is made smaller once a smaller one was wanted for this long, in seconds. A mean
+#: that wavers would have hints fetched in excess, which grow old here and go back.
+HOLD_SECONDS = 1.0
 #: For how long: each try may cost the other queues a new connection. In seconds.
 FIRST_REST = 2.0
 LONGEST_REST = 300.0
@@ -225,8 +226,14 @@ class RabbitMQConsumer:
         # A prefetch is a queue's own. Each of them may be the only one that has jobs.
         share = max(self._slots, count // max(1, len(self._queues)))
         now = time.monotonic()
-        # More at once: they are few steps, and a backlog waits for each of them.
-        if share > self._prefetch or (share < self._prefetch and now >= self._hold_at):
+        if share >= self._prefetch:
+            self._hold_at = now + HOLD_SECONDS
+        is_fair = share == self._slots
+        # More at once: they are few steps, and a backlog waits for each of them. Fewer at once
+        # where jobs prove to be long, or nothing comes at present.
+        if share > self._prefetch or (
+            share < self._prefetch and (is_fair or self._paused or now >= self._hold_at)
+        ):
             self._hold_at = now + HOLD_SECONDS
             self._prefetch = share
             self._call(lambda session: session.hold())
