@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         name="finish-without-worker",
         file="jobs/lifecycle.py",
-        whole="    AND jobs_job.worker_id = batch.worker\n",
+        whole="    AND (jobs_job.worker_id = batch.worker) IS TRUE\n",
         broken="",
         tests=(
             "tests/test_lifecycle.py::"
