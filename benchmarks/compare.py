@@ -29,7 +29,7 @@ import pika
 import psycopg
 
 from benchmarks import report
-from benchmarks.contender import CONTENDERS, QUEUE, is_peer, label
+from benchmarks.contender import BROKERLESS, CONTENDERS, QUEUE, is_peer, label
 from benchmarks.workloads import WORKLOADS, Workload
 from tests import services
 
@@ -104,6 +104,8 @@ def run_once(name: str, workload: Workload) -> dict[str, Any]:
     python = PEERS_PYTHON if is_peer(name) else sys.executable
     what = [name, workload.measure, workload.function, str(workload.jobs[name])]
     with surroundings(workload) as environ:
+        if name in BROKERLESS:
+            environ |= {"RABBITMQ_URL": ""}
         process = subprocess.Popen(
             [python, "-m", "benchmarks.run", *what],
             env=environ,

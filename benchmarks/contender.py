@@ -81,9 +81,15 @@ class Contender:
         raise NotImplementedError
 
 
+#: Who is told of no broker.
+BROKERLESS = {"jobsite-table"}
 #: Each contender by its name: what people call it, and its class.
 CONTENDERS = {
     "jobsite": ("Jobsite", "benchmarks.jobsite.Jobsite"),
+    "jobsite-table": (
+        "Jobsite, the table as the queue",
+        "benchmarks.jobsite.Jobsite",
+    ),
     "create": ("Django's own `objects.create()`", "benchmarks.jobsite.Create"),
     "celery-safe": ("Celery, safe", "benchmarks.peers.celery.Celery"),
     "celery-plain": ("Celery, plain", "benchmarks.peers.celery.Celery"),

@@ -212,7 +212,7 @@ def chart(results: Mapping[str, Result]) -> str:
 def bar(
     contender: str, values: Mapping[str, float], scale: float, top: int
 ) -> list[str]:
-    kind = "bar jobsite" if contender == "jobsite" else "bar"
+    kind = "bar jobsite" if contender.startswith("jobsite") else "bar"
     left, middle = MARGIN + LABELS, top + ROW / 2
     low, median, high = (
         round(values[key] * scale, 1) for key in ("min", "median", "max")

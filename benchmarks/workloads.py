@@ -20,6 +20,7 @@ WORKLOADS = {
         "nothing",
         {
             "jobsite": 40_000,
+            "jobsite-table": 40_000,
             "celery-safe": 1_200,
             "celery-plain": 2_000,
             "dramatiq": 1_200,
@@ -86,6 +87,7 @@ WORKLOADS = {
         "nothing",
         {
             "jobsite": 300,
+            "jobsite-table": 300,
             "celery-safe": 300,
             "dramatiq": 300,
             "procrastinate": 300,
