@@ -74,11 +74,13 @@ def execute(
     """Run a statement over a batch of rows, and fetch what it returns.
 
     `{batch}` in the statement is a table of `rows`, of which each has one value for each of
-    `columns`: their names, and their types in PostgreSQL's words. `{now}`, `{later}` (now plus the batch's column `delay`, seconds)
-    and `{skip_locked}` are the engine's own, and so is `{among} (SELECT …){end}`: one of
+    `columns`: their names, and their types in PostgreSQL's words. `{now}`, `{later}` (now
+    plus the batch's column `delay`, seconds) and `{skip_locked}` are the engine's own, and so is `{among} (SELECT …){end}`: one of
     a few values that are best looked up one by one. `{impatient}` is true, and has this
     transaction wait for no lock for long; `{without_disk}` is true, and lets it be forgotten
     if the database's machine dies in the same second.
+
+    `plan`: for how long PostgreSQL may keep its plan, if there is one row.
     """
     connection = connections[alias]
     if connection.vendor not in VENDORS:

@@ -293,64 +293,51 @@ class TestHolding:
         yield consumer
         consumer.stop()
 
-    def test_it_holds_as_many_as_it_was_told_last(
+    @pytest.fixture
+    def holding(
         self,
         publisher: rabbitmq.RabbitMQPublisher,
         broker: Broker,
         consumer: Consumer,
-    ) -> None:
-        hints = [hint() for _ in range(100)]
-        publisher.publish(hints, 10)
+    ) -> Consumer:
+        """It has 42 of 100 at hand: 40, and the two that it had before."""
+        publisher.publish([hint() for _ in range(100)], 10)
         consumer.consume(["default"])
         eventually(lambda: broker.count() == 98)
-
         consumer.hold(40)
-        eventually(lambda: broker.count() == 58)  # and the two that it had
-        held = consumer.fetch(100)
+        eventually(lambda: broker.count() == 58)
+        return consumer
+
+    def test_it_holds_as_many_as_it_was_told_last(
+        self, broker: Broker, holding: Consumer
+    ) -> None:
+        held = holding.fetch(100)
         assert len({delivery.job_id for delivery in held}) == 42
 
-        consumer.hold(2)  # a slot's own: jobs prove to be long
-        consumer.acknowledge(held)
+        holding.hold(2)  # a slot's own: jobs prove to be long
+        holding.acknowledge(held)
         eventually(lambda: broker.count() == 56)
-        assert len(consumer.fetch(100)) == 2
+        assert len(holding.fetch(100)) == 2
 
     def test_it_does_not_follow_a_number_that_wavers(
-        self,
-        publisher: rabbitmq.RabbitMQPublisher,
-        broker: Broker,
-        consumer: Consumer,
+        self, broker: Broker, holding: Consumer
     ) -> None:
-        publisher.publish([hint() for _ in range(100)], 10)
-        consumer.consume(["default"])
-        eventually(lambda: broker.count() == 98)
-        consumer.hold(40)
-        eventually(lambda: broker.count() == 58)
-
         for _ in range(10):
-            consumer.hold(10)
-            consumer.hold(40)
-        consumer.hold(10)
-        consumer.acknowledge(consumer.fetch(100))
+            holding.hold(10)
+            holding.hold(40)
+        holding.hold(10)
+        holding.acknowledge(holding.fetch(100))
         eventually(lambda: broker.count() == 18)  # it has 40 as before
-        assert len(consumer.fetch(100)) == 40
+        assert len(holding.fetch(100)) == 40
 
     def test_it_holds_fewer_once_that_was_wanted_for_a_while(
-        self,
-        publisher: rabbitmq.RabbitMQPublisher,
-        broker: Broker,
-        consumer: Consumer,
+        self, broker: Broker, holding: Consumer
     ) -> None:
-        publisher.publish([hint() for _ in range(100)], 10)
-        consumer.consume(["default"])
-        eventually(lambda: broker.count() == 98)
-        consumer.hold(40)
-        eventually(lambda: broker.count() == 58)
-
         time.sleep(rabbitmq.HOLD_SECONDS)
-        consumer.hold(10)
-        consumer.acknowledge(consumer.fetch(100))
+        holding.hold(10)
+        holding.acknowledge(holding.fetch(100))
         eventually(lambda: broker.count() == 48)
-        assert len(consumer.fetch(100)) == 10
+        assert len(holding.fetch(100)) == 10
 
     def test_several_queues_share_it(
         self,

@@ -226,15 +226,13 @@ class RabbitMQConsumer:
         # A prefetch is a queue's own. Each of them may be the only one that has jobs.
         share = max(self._slots, count // max(1, len(self._queues)))
         now = time.monotonic()
-        if share >= self._prefetch:
-            self._hold_at = now + HOLD_SECONDS
-        is_fair = share == self._slots
         # More at once: they are few steps, and a backlog waits for each of them. Fewer at once
         # where jobs prove to be long, or nothing comes at present.
-        if share > self._prefetch or (
-            share < self._prefetch and (is_fair or self._paused or now >= self._hold_at)
-        ):
-            self._hold_at = now + HOLD_SECONDS
+        at_once = share == self._slots or self._paused
+        if share < self._prefetch and not at_once and now < self._hold_at:
+            return
+        self._hold_at = now + HOLD_SECONDS
+        if share != self._prefetch:
             self._prefetch = share
             self._call(lambda session: session.hold())
 

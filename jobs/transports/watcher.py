@@ -107,7 +107,7 @@ class Watcher:
         connection.connect()
         session = connection.connection
         if not plans.is_direct(session):
-            # It may lend the session that listens to somebody else.
+            # A pooler. It may lend the session that listens to somebody else.
             logger.info(
                 "a pooler is between us and PostgreSQL: NOTIFY is not listened to"
             )
