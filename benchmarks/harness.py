@@ -141,7 +141,7 @@ class Scratch:
         publisher.connect()
         for at in range(0, len(job_ids), 2000):
             hints = [
-                Hint(job_id=each, queue=self.queue, priority=0)
+                Hint(job_id=str(each), queue=self.queue, priority=0)
                 for each in job_ids[at : at + 2000]
             ]
             receipt = publisher.publish(hints, 30.0, lambda confirmed: None)

@@ -1,4 +1,7 @@
-"""The message: a hint that says "look at job X", and nothing else."""
+"""The message: a hint that says "look at job X", and nothing else.
+
+A job's id is text here and wherever hints and claims are: as str() writes a UUID.
+"""
 
 import json
 from uuid import UUID
@@ -11,11 +14,11 @@ VERSION = 1
 MAX_BYTES = 1024
 
 
-def encode(job_id: UUID) -> bytes:
-    return b'{"v":%d,"job":"%s"}' % (VERSION, str(job_id).encode())
+def encode(job_id: str) -> bytes:
+    return b'{"v":%d,"job":"%s"}' % (VERSION, job_id.encode())
 
 
-def decode(body: bytes) -> UUID:
+def decode(body: bytes) -> str:
     """The job's id, or BadMessage with a sentence that says what is wrong."""
     if len(body) > MAX_BYTES:
         raise BadMessage(f"{len(body)} bytes, where a hint has at most {MAX_BYTES}")
@@ -27,6 +30,6 @@ def decode(body: bytes) -> UUID:
     if not isinstance(content, dict) or content.get("v") != VERSION:
         raise BadMessage(f"not a version {VERSION} hint: {body[:60]!r}")
     try:
-        return UUID(content.get("job"))
+        return str(UUID(content.get("job")))
     except (ValueError, TypeError, AttributeError):
         raise BadMessage(f"not a job's id: {body[:60]!r}") from None

@@ -488,8 +488,8 @@ def _insert(
         return (
             job.id.hex,
             job.task,
-            job.args,
-            job.kwargs,
+            values.as_json(job.args),
+            values.as_json(job.kwargs),
             job.queue,
             job.priority,
             job.max_attempts,

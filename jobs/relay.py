@@ -103,7 +103,7 @@ class Relay:
         # Those of them that the broker confirmed, and that are not marked yet.
         self._confirmed: list[Hint] = []
         # What the last look found: of some of those it is told only now.
-        self._found: set[UUID] = set()
+        self._found: set[str] = set()
         self._must_look = True
         self._reminded: dict[str, float] = {}
         self._prober: threading.Thread | None = None
@@ -259,7 +259,7 @@ class Relay:
         )
         if not rows:
             return False
-        hints = [Hint(job_id=i, queue=q, priority=p) for i, q, p, _ in rows]
+        hints = [Hint(job_id=str(i), queue=q, priority=p) for i, q, p, _ in rows]
         self._found = {hint.job_id for hint in hints}
         refused = self._publish_batch(publisher, hints, rows[0][-1])
         return refused or len(rows) == BATCH
@@ -422,7 +422,7 @@ def _mark(confirmed: Sequence[Hint], selected_at: str | None) -> None:
            AND {without_disk}
         """,
         {"job_id": "uuid"},
-        [(hint.job_id.hex,) for hint in confirmed],
+        [(hint.job_id,) for hint in confirmed],
         selected_at=selected_at,
     )
 
@@ -454,7 +454,7 @@ def nudge(newborn: tuple[UUID, str, int] | None = None, **kwargs: Any) -> None:
     hint = None
     if newborn is not None:
         job_id, queue, priority = newborn
-        hint = Hint(job_id=job_id, queue=queue, priority=priority)
+        hint = Hint(job_id=str(job_id), queue=queue, priority=priority)
     with _lock:
         if _relay is not None and _relay.nudge(hint):
             return

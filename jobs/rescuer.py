@@ -46,8 +46,8 @@ def _rescue_batch() -> int:
     with transaction.atomic(using=alias):
         claims = [
             Claim(
-                job_id=job.id,
-                worker=job.worker_id,
+                job_id=str(job.id),
+                worker=str(job.worker_id),
                 attempt=job.attempt,
                 task=job.task,
                 losses=job.losses,

@@ -5,7 +5,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jobs.compat import Task
@@ -26,7 +26,8 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
 
 def check_call(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Raise InvalidJob unless the task function can be called with these arguments."""
-    if not kwargs and _fit_by_type(task, tuple(map(type, args))):
+    kinds = tuple(map(type, args))
+    if not kwargs and _fit_by_type(task.func, task.takes_context, kinds):
         return
     signature = of(task)
     try:
@@ -70,27 +71,32 @@ def read_arguments(
     return args, kwargs
 
 
-@functools.cache
 def of(task: Task) -> inspect.Signature:
     """The function's signature as a caller sees it: without the context."""
+    return _of(task.func, task.takes_context)
+
+
+# Not by the task, whose hash is that of all its options.
+@functools.cache
+def _of(function: Callable[..., Any], takes_context: bool) -> inspect.Signature:
     try:
-        signature = inspect.signature(task.func, eval_str=True)
+        signature = inspect.signature(function, eval_str=True)
     except NameError:
         # Annotations that only a type checker can resolve: names alone are held against.
-        signature = inspect.signature(task.func)
+        signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
-    return signature.replace(
-        parameters=parameters[1:] if task.takes_context else parameters
-    )
+    return signature.replace(parameters=parameters[1:] if takes_context else parameters)
 
 
 @functools.lru_cache(maxsize=1000)
-def _fit_by_type(task: Task, kinds: tuple[type, ...]) -> bool:
+def _fit_by_type(
+    function: Callable[..., Any], takes_context: bool, kinds: tuple[type, ...]
+) -> bool:
     """Whether arguments of these types can be passed, whichever they are. In doubt, no.
 
     Thousands of jobs of one task are checked once.
     """
-    parameters = list(of(task).parameters.values())
+    parameters = list(_of(function, takes_context).parameters.values())
     required = [each for each in parameters if each.default is each.empty]
     return len(required) <= len(kinds) <= len(parameters) and all(
         parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)

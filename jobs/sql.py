@@ -17,8 +17,6 @@ from django.db import connections, transaction
 from jobs import plans
 from jobs.plans import Plan
 
-_encode = json.JSONEncoder().encode
-
 #: How long to wait for somebody else's lock on a row.
 LOCK_TIMEOUT = "200ms"
 #: What PostgreSQL calls it when that time is over.
@@ -40,6 +38,7 @@ _WORDS = {
         # An array is looked up in an index, item by item, whatever the statistics say.
         "among": "= ANY (ARRAY",
         "end": ")",
+        "id_text": "id::text",
     },
     "sqlite": {
         "now": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
@@ -50,14 +49,16 @@ _WORDS = {
         "impatient": "TRUE",
         "among": "IN",
         "end": "",
+        "id_text": "substr(id, 1, 8) || '-' || substr(id, 9, 4) || '-' || substr(id, 13, 4)"
+        " || '-' || substr(id, 17, 4) || '-' || substr(id, 21)",
     },
 }
 
 # How SQLite reads a column of the batch, where the value as it is would not do. Each row is an
 # array: by its place a value is found in half the time that it is by a name.
 _SQLITE_COLUMN = {
-    "jsonb": "NULLIF(value -> {place}, 'null')",
-    # As Django stores it: in UTC, without a zone.
+    # As Django stores them: without dashes; in UTC, without a zone.
+    "uuid": "replace(value ->> {place}, '-', '')",
     "timestamptz": "substr(value ->> {place}, 1, 26)",
 }
 
@@ -74,11 +75,13 @@ def execute(
     """Run a statement over a batch of rows, and fetch what it returns.
 
     `{batch}` in the statement is a table of `rows`, of which each has one value for each of
-    `columns`: their names, and their types in PostgreSQL's words. `{now}`, `{later}` (now
-    plus the batch's column `delay`, seconds) and `{skip_locked}` are the engine's own, and so is `{among} (SELECT …){end}`: one of
-    a few values that are best looked up one by one. `{impatient}` is true, and has this
-    transaction wait for no lock for long; `{without_disk}` is true, and lets it be forgotten
-    if the database's machine dies in the same second.
+    `columns`: their names, and their types in PostgreSQL's words. JSON and ids are text.
+
+    `{now}`, `{later}` (now plus the batch's column `delay`, seconds) and `{skip_locked}` are
+    the engine's own, and so are `{id_text}`, an id as UUIDs are written, and
+    `{among} (SELECT …){end}`: one of a few values that are best looked up one by one.
+    `{impatient}` is true, and has this transaction wait for no lock for long; `{without_disk}`
+    is true, and lets it be forgotten if the database's machine dies in the same second.
 
     `plan`: for how long PostgreSQL may keep its plan, if there is one row.
     """
@@ -93,12 +96,7 @@ def execute(
         batch = _row(columns) if len(rows) == 1 else _arrays(columns)
         if len(rows) == 1:
             keeping = plans.kept(connection, plan)
-        for (name, kind), column in zip(
-            columns.items(), zip(*rows, strict=True), strict=True
-        ):
-            values: Sequence[Any] = column
-            if kind == "jsonb":
-                values = [each if each is None else _encoded(each) for each in column]
+        for name, values in zip(columns, zip(*rows, strict=True), strict=True):
             value = values[0] if len(rows) == 1 else _array(values)
             parameters[f"batch_{name}"] = value
     else:
@@ -189,10 +187,6 @@ def _json_each(columns: Mapping[str, str]) -> str:
         for place, (name, kind) in enumerate(columns.items())
     )
     return f"(SELECT {extracted} FROM json_each(%(batch)s)) AS batch"  # noqa: S608 - words of our own
-
-
-def _encoded(value: Any) -> str:
-    return "{}" if value == {} else _encode(value)
 
 
 def _array(values: Sequence[Any]) -> str:

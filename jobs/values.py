@@ -24,6 +24,7 @@ MAX_ATTEMPTS = 1000
 LONGEST_TIMEOUT = 30 * 24 * 3600
 FARTHEST = timedelta(days=3653)
 
+_encode = json.JSONEncoder().encode
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -112,6 +113,13 @@ def check_run_after(moment: Any) -> None:
             "run_after",
             f"run_after is {moment.isoformat()}, and must be within ten years of now",
         )
+
+
+def as_json(value: Any) -> str | None:
+    """A checked value as text for the database. No value is no text."""
+    if value is None:
+        return None
+    return "{}" if value == {} else _encode(value)
 
 
 def json_problems(value: Any, path: str, depth: int = 0) -> Iterator[str]:

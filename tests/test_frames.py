@@ -20,7 +20,7 @@ pytestmark = pytest.mark.once
 CHANNEL = 1
 CONSUMERS = {"ctag1.a": "jobs.default", "ctag1.b": "jobs.a+b"}
 OURS = BasicProperties(content_type="application/json", delivery_mode=2, priority=2)
-JOB = uuid4()
+JOB = str(uuid4())
 
 
 def sent(
@@ -142,7 +142,7 @@ def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
         rabbitmq._ConsumingSession, "_delivered", lambda self, *what: slow.append(what)
     )
     hints = [
-        Hint(job_id=uuid4(), queue="default", priority=priority)
+        Hint(job_id=str(uuid4()), queue="default", priority=priority)
         for priority in range(-100, 101, 10)
     ]
     publisher = transports.publisher()

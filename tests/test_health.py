@@ -598,7 +598,7 @@ class TestWatchdog:
         job = make_job()
         eventually(consumer.ready)
         (delivery,) = consumer.fetch(1)
-        assert delivery.job_id == job.id
+        assert delivery.job_id == str(job.id)
         # It wakes up at last, finds that it was replaced, and ends without a trace.
         wake_up.set()
         first.join(10)

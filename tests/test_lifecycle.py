@@ -73,7 +73,7 @@ def test_a_claim_of_many_takes_those_that_it_can(
     ids = [job.id for job in [*waiting, running, cancelled]]
     claims = lifecycle.claim([*ids, uuid4()], worker_row.id)
 
-    assert {claim.job_id for claim in claims} == {job.id for job in waiting}
+    assert {claim.job_id for claim in claims} == {str(job.id) for job in waiting}
 
 
 def test_a_worker_without_a_row_claims_nothing(make_job: MakeJob) -> None:
@@ -205,7 +205,7 @@ def test_a_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) 
 
     job.refresh_from_db()
     assert (job.status, job.result) == ("running", None)
-    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {job.id}
+    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {str(job.id)}
 
 
 def test_an_attempt_of_the_same_number_is_told_by_its_worker(
@@ -224,7 +224,7 @@ def test_an_attempt_of_the_same_number_is_told_by_its_worker(
     assert lifecycle.finish([lifecycle.succeeded(forgotten, "in vain")]) == set()
     assert lifecycle.finish([lifecycle.lost(forgotten, "in vain")]) == set()
 
-    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {job.id}
+    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {str(job.id)}
 
 
 def test_an_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
@@ -244,7 +244,7 @@ def test_many_outcomes_are_recorded_together(
 ) -> None:
     jobs = [make_job(max_attempts=2) for _ in range(4)]
     claims = {c.job_id: c for c in lifecycle.claim([j.id for j in jobs], worker_row.id)}
-    good, bad, dead, freed = (claims[job.id] for job in jobs)
+    good, bad, dead, freed = (claims[str(job.id)] for job in jobs)
 
     changed = lifecycle.finish(
         [
@@ -255,7 +255,7 @@ def test_many_outcomes_are_recorded_together(
         ]
     )
 
-    assert changed == {job.id for job in jobs}
+    assert changed == {str(job.id) for job in jobs}
     statuses = [Job.objects.get(pk=job.pk).status for job in jobs]
     assert statuses == ["succeeded", "queued", "queued", "queued"]
     outcomes = Attempt.objects.order_by("job_id").values_list("outcome", flat=True)

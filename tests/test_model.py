@@ -126,10 +126,10 @@ class Row:
     failures: int = 0
     losses: int = 0
     interruptions: int = 0
-    worker: UUID | None = None
+    worker: str | None = None
     cancelled: bool = False  # somebody asked for that
     old: bool = False  # finished so long ago that it is pruned
-    tries: list[tuple[int, str, UUID | None]] = field(default_factory=list)
+    tries: list[tuple[int, str, str | None]] = field(default_factory=list)
 
     def move(self, to: Status) -> None:
         assert to in ARROWS[self.status], f"{self.status} → {to} is no arrow"
@@ -138,7 +138,7 @@ class Row:
     def owned_by(self, claim: Claim) -> bool:
         return self.status == Status.RUNNING and self.attempt == claim.attempt
 
-    def claim(self, worker: UUID) -> None:
+    def claim(self, worker: str) -> None:
         self.move(Status.RUNNING)
         self.attempt += 1
         self.worker = worker
@@ -197,7 +197,7 @@ class Client:
     __repr__ = __str__
 
     @property
-    def worker(self) -> UUID:
+    def worker(self) -> str:
         assert self.lease is not None
         return self.lease.worker_id
 
@@ -240,12 +240,12 @@ class Lives(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.rows: dict[UUID, Row] = {}
-        self.live: dict[UUID, bool] = {}  # by worker: whether its lease holds
+        self.rows: dict[str, Row] = {}
+        self.live: dict[str, bool] = {}  # by worker: whether its lease holds
         # Workers that are gone for so long that they are pruned.
-        self.forgotten: set[UUID] = set()
+        self.forgotten: set[str] = set()
         # After the lock of a row is free: what its waiter's answer must be.
-        self.owed: dict[UUID, Callable[[], Any]] = {}
+        self.owed: dict[str, Callable[[], Any]] = {}
         for client in self.clients:
             client.claims = []
             self.register(client)
@@ -282,7 +282,7 @@ class Lives(RuleBasedStateMachine):
         return [client for client in self.clients if client.idle]
 
     @property
-    def locked(self) -> dict[UUID, Client]:
+    def locked(self) -> dict[str, Client]:
         """Rows that an open transaction has changed, and whose it is."""
         return {
             client.completing.job_id: client
@@ -290,7 +290,7 @@ class Lives(RuleBasedStateMachine):
             if client.completing is not None
         }
 
-    def some(self, data: st.DataObject, *, locked: bool = True) -> list[UUID]:
+    def some(self, data: st.DataObject, *, locked: bool = True) -> list[str]:
         """Some jobs; those whose rows are locked only for who does not wait for a lock."""
         ids = [i for i in self.rows if locked or i not in self.locked]
         if not ids:
@@ -319,7 +319,7 @@ class Lives(RuleBasedStateMachine):
             Job(task="tests.sample.tasks.echo", max_attempts=max_attempts)
             for max_attempts in budgets
         ]
-        ids = Job.objects.enqueue_many(jobs)
+        ids = map(str, Job.objects.enqueue_many(jobs))
         self.rows.update(zip(ids, map(Row, budgets), strict=True))
 
     @event(lambda self: self.rows and self.idle, weight=4)
@@ -353,7 +353,7 @@ class Lives(RuleBasedStateMachine):
         # Who ends what another is just completing waits: see `meet_a_lock`.
         completing = [each.completing for each in self.clients]
         held = [claim for claim in client.claims if claim not in completing]
-        ended: dict[UUID, tuple[Claim, str]] = {}
+        ended: dict[str, tuple[Claim, str]] = {}
         for _ in range(data.draw(st.integers(1, 4))):
             if held:
                 claim = self.one_of_its_claims(data, held)
@@ -558,19 +558,19 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def the_rows_say_what_the_model_says(self) -> None:
         found = {
-            row.pk: Row(
+            str(row.pk): Row(
                 status=Status(row.status),
-                due=self.rows[row.pk].due,  # asked by every claim
+                due=self.rows[str(row.pk)].due,  # asked by every claim
                 attempt=row.attempt,
                 failures=row.failures,
                 losses=row.losses,
                 interruptions=row.interruptions,
                 max_attempts=row.max_attempts,
-                worker=row.worker_id,
+                worker=_text(row.worker_id),
                 cancelled=row.cancel_requested_at is not None,
-                old=self.rows[row.pk].old,
+                old=self.rows[str(row.pk)].old,
                 tries=[
-                    (each.number, each.outcome, each.worker_id)
+                    (each.number, each.outcome, _text(each.worker_id))
                     for each in row.attempts.all()
                 ],
             )
@@ -590,11 +590,14 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def a_lapsed_lease_stays_lapsed(self) -> None:
-        live = set(
-            Worker.objects.filter(lease_until__gt=Now()).values_list("pk", flat=True)
-        )
-        assert live == {worker for worker, holds in self.live.items() if holds}
-        assert set(Worker.objects.values_list("pk", flat=True)) == set(self.live)
+        workers = Worker.objects.values_list("pk", flat=True)
+        live = workers.filter(lease_until__gt=Now())
+        assert {*map(str, live)} == {each for each, holds in self.live.items() if holds}
+        assert {*map(str, workers)} == set(self.live)
+
+
+def _text(worker: UUID | None) -> str | None:
+    return str(worker) if worker else None
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 
 
 def hint(queue: str = "default", priority: int = 0) -> Hint:
-    return Hint(job_id=uuid4(), queue=queue, priority=priority)
+    return Hint(job_id=str(uuid4()), queue=queue, priority=priority)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_garbage_is_told_from_a_hint(body: bytes) -> None:
 
 
 def test_a_hint_is_small_and_says_only_which_job() -> None:
-    job_id = uuid4()
+    job_id = str(uuid4())
 
     body = encode(job_id)
 
@@ -446,7 +446,7 @@ class TestRelay:
         looking = relay.Relay(publisher, poll_seconds=None)
         looking._publish_what_was_saved()
 
-        looking.nudge(Hint(job_id=job.pk, queue=job.queue, priority=job.priority))
+        looking.nudge(Hint(job_id=str(job.pk), queue=job.queue, priority=job.priority))
         looking._publish_what_was_saved()
 
         publisher.close()
@@ -462,7 +462,7 @@ class TestRelay:
             attempt=1, published_at=None, run_after=timezone.now()
         )
 
-        relay._mark([Hint(job_id=job.pk, queue="default", priority=0)], None)
+        relay._mark([Hint(job_id=str(job.pk), queue="default", priority=0)], None)
 
         job.refresh_from_db()
         assert job.published_at is None

@@ -70,7 +70,7 @@ def test_a_saved_job_arrives(consumer: StartConsumer, make_job: MakeJob) -> None
 
     (delivery,) = fetch(waiting, 1)
 
-    assert delivery.job_id == job.id
+    assert delivery.job_id == str(job.id)
 
 
 def test_a_job_saved_before_the_consumer_started_arrives(
@@ -78,7 +78,7 @@ def test_a_job_saved_before_the_consumer_started_arrives(
 ) -> None:
     job = make_job()
 
-    assert fetch(consumer(), 1)[0].job_id == job.id
+    assert fetch(consumer(), 1)[0].job_id == str(job.id)
 
 
 def test_only_the_queues_that_are_consumed_arrive(
@@ -89,7 +89,7 @@ def test_only_the_queues_that_are_consumed_arrive(
 
     mail = consumer("mail")
 
-    assert fetch(mail, 1)[0].job_id == job.id
+    assert fetch(mail, 1)[0].job_id == str(job.id)
     assert remains_empty(mail) or Job.objects.filter(queue="mail").count() == 1
 
 
@@ -99,14 +99,14 @@ def test_a_queue_can_be_added_later(consumer: StartConsumer, make_job: MakeJob) 
 
     waiting.consume(["default", "mail"])
 
-    assert fetch(waiting, 1)[0].job_id == job.id
+    assert fetch(waiting, 1)[0].job_id == str(job.id)
 
 
 def test_a_queue_can_be_left_and_the_others_go_on(
     consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
 ) -> None:
     waiting = consumer("default", "mail")
-    left = {make_job(queue="mail").id for _ in range(2)}
+    left = {str(make_job(queue="mail").id) for _ in range(2)}
     eventually(waiting.ready)
 
     waiting.consume(["default"])
@@ -115,7 +115,7 @@ def test_a_queue_can_be_left_and_the_others_go_on(
     assert {d.job_id for d in fetch(consumer("mail"), 2)} == left
     for _ in range(2):
         job = make_job()
-        assert fetch(waiting, 1)[0].job_id == job.id
+        assert fetch(waiting, 1)[0].job_id == str(job.id)
         claimed(job, worker_row)
     assert remains_empty(waiting)
 
@@ -148,7 +148,7 @@ def test_a_queue_that_was_left_can_be_taken_up_again(
 
     waiting.consume(["default", "mail"])
 
-    assert fetch(waiting, 1)[0].job_id == job.id
+    assert fetch(waiting, 1)[0].job_id == str(job.id)
 
 
 def test_what_is_not_due_does_not_arrive(
@@ -159,7 +159,7 @@ def test_what_is_not_due_does_not_arrive(
 
     waiting = consumer()
 
-    assert fetch(waiting, 1)[0].job_id == job.id
+    assert fetch(waiting, 1)[0].job_id == str(job.id)
     assert remains_empty(waiting) or job in Job.objects.due()
 
 
@@ -179,7 +179,9 @@ def test_higher_priority_comes_first(
 
     waiting = consumer(prefetch=3)
 
-    assert [d.job_id for d in fetch(waiting, 3)] == [high.id, middle.id, low.id]
+    assert [d.job_id for d in fetch(waiting, 3)] == [
+        str(job.id) for job in (high, middle, low)
+    ]
 
 
 def test_what_is_acknowledged_does_not_come_again(
@@ -205,7 +207,7 @@ def test_what_a_consumer_took_along_when_it_died_arrives_at_another(
 
     first.stop()
 
-    assert fetch(consumer(), 1)[0].job_id == job.id
+    assert fetch(consumer(), 1)[0].job_id == str(job.id)
 
 
 def test_what_was_put_back_comes_again(
@@ -216,7 +218,7 @@ def test_what_was_put_back_comes_again(
 
     waiting.put_back(fetch(waiting, 1))
 
-    assert fetch(waiting, 1)[0].job_id == job.id
+    assert fetch(waiting, 1)[0].job_id == str(job.id)
 
 
 def test_a_paused_consumer_leaves_the_jobs_to_others(
@@ -224,7 +226,7 @@ def test_a_paused_consumer_leaves_the_jobs_to_others(
 ) -> None:
     paused, other = consumer(), None
     paused.pause()
-    jobs = {make_job().id for _ in range(3)}
+    jobs = {str(make_job().id) for _ in range(3)}
 
     other = consumer()
     assert {d.job_id for d in fetch(other, 3)} == jobs
@@ -240,7 +242,7 @@ def test_a_consumer_that_resumes_gets_jobs_again(
 
     waiting.resume()
 
-    assert fetch(waiting, 1)[0].job_id == job.id
+    assert fetch(waiting, 1)[0].job_id == str(job.id)
 
 
 def test_two_workers_never_claim_the_same_job(
@@ -269,7 +271,7 @@ def test_two_workers_never_claim_the_same_job(
     for thread in threads:
         thread.join(40)
 
-    assert sorted(claimed) == sorted(ids)
+    assert sorted(claimed) == sorted(map(str, ids))
 
 
 @pytest.mark.sqlite

@@ -37,7 +37,7 @@ def test_b17_garbage_on_the_queue_is_dropped_and_jobs_go_on(
     for body in garbage:
         broker.put(body)
     for _ in range(3):
-        broker.put(message.encode(uuid4()))  # a job that does not exist
+        broker.put(message.encode(str(uuid4())))  # a job that does not exist
     job = make_job()
 
     ends_as(job, "succeeded")
@@ -54,7 +54,7 @@ def test_b15_a_hint_that_comes_fifty_times_is_one_run(
     job = make_job(f"{SAMPLE}.write", str(evidence), "once")
 
     for _ in range(50):
-        broker.put(message.encode(job.id))
+        broker.put(message.encode(str(job.id)))
     ends_as(job, "succeeded")
     ends_as(make_job(), "succeeded")
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
-from uuid import UUID
 
 from jobs.errors import TransportError
 
@@ -12,7 +11,7 @@ from jobs.errors import TransportError
 class Hint:
     """What is published: "look at this job", and where and how urgently."""
 
-    job_id: UUID
+    job_id: str
     queue: str
     priority: int
 
@@ -31,7 +30,7 @@ class Receipt:
 class Delivery(NamedTuple):
     """A hint at hand, and what its transport needs to acknowledge it."""
 
-    job_id: UUID
+    job_id: str
     arrived: float  # monotonic
     queue: str = ""
     generation: int = 0

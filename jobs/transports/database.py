@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import UUID
 
 from jobs import sql
 from jobs.transports.base import Delivery
@@ -25,7 +24,7 @@ _DUE = """
 LOOK = f"SELECT 1 FROM {{batch}} WHERE ({_DUE} LIMIT 1) IS NOT NULL LIMIT 1"  # noqa: S608 - words of our own
 #: What is due in all queues, its rows locked, passing by those that others have locked.
 TAKE = f"""
-    SELECT jobs_job.id
+    SELECT {{id_text}}
       FROM {{batch}} JOIN jobs_job
         ON jobs_job.id {{among}} ({_DUE} LIMIT %(limit)s {{skip_locked}}){{end}}
      ORDER BY priority DESC, run_after, jobs_job.id
@@ -81,7 +80,7 @@ class DatabaseConsumer:
         rows = self._execute(TAKE, limit=limit)
         self._more = len(rows) == limit
         now = time.monotonic()
-        return [Delivery(UUID(str(job_id)), arrived=now) for (job_id,) in rows]
+        return [Delivery(job_id, arrived=now) for (job_id,) in rows]
 
     def _execute(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         queues = [(name,) for name in self._queues]

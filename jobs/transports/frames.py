@@ -29,7 +29,7 @@ from jobs import message
 #: Broker priorities are 0 to this. A job's -100 to 100 fall into these few levels.
 TOP_PRIORITY = 4
 
-_NOBODY = str(UUID(int=0)).encode()
+_NOBODY = str(UUID(int=0))
 _ID = rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 
 
@@ -38,7 +38,7 @@ class Delivered(NamedTuple):
 
     consumer: str  # its tag
     tag: int  # its own, to acknowledge it by
-    job_id: UUID
+    job_id: str
 
 
 @functools.lru_cache(maxsize=1000)
@@ -46,7 +46,9 @@ def publishing(channel: int, routing_key: str, level: int) -> tuple[bytes, bytes
     """What stands before and after the job's id in a published hint: three frames."""
     publish = Basic.Publish(exchange="", routing_key=routing_key, mandatory=True)
     method = pika.frame.Method(channel, publish).marshal()
-    head, tail = (method + _header(channel, level) + _body(channel)).split(_NOBODY)
+    head, tail = (method + _header(channel, level) + _body(channel)).split(
+        _NOBODY.encode()
+    )
     return head, tail
 
 
@@ -102,7 +104,7 @@ class Hints:
             b"\x01%s.{4}\x00\x3c\x00\x3c.(%s)(.{8})[\x00\x01]\x00.%s\xce"
             % (re.escape(channel.to_bytes(2, "big")), tags, names)
             + _any_of(levels)
-            + re.escape(_body(channel)).replace(re.escape(_NOBODY), _ID)
+            + re.escape(_body(channel)).replace(re.escape(_NOBODY.encode()), _ID)
         )
         self._one = re.compile(hint, re.DOTALL)
         self._row = re.compile(b"(?:%s)+" % hint, re.DOTALL)
@@ -116,7 +118,7 @@ class Hints:
         self._arrived(
             [
                 Delivered(
-                    consumer.decode(), int.from_bytes(tag, "big"), UUID(job_id.decode())
+                    consumer.decode(), int.from_bytes(tag, "big"), job_id.decode()
                 )
                 for consumer, tag, job_id in self._one.findall(
                     data, position, row.end()
@@ -130,12 +132,12 @@ def _header(channel: int, level: int) -> bytes:
     properties = BasicProperties(
         content_type="application/json", delivery_mode=2, priority=level
     )
-    size = len(message.encode(UUID(int=0)))
+    size = len(message.encode(_NOBODY))
     return pika.frame.Header(channel, size, properties).marshal()
 
 
 def _body(channel: int) -> bytes:
-    return pika.frame.Body(channel, message.encode(UUID(int=0))).marshal()
+    return pika.frame.Body(channel, message.encode(_NOBODY)).marshal()
 
 
 def _any_of(values: Iterable[bytes]) -> bytes:

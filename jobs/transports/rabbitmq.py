@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
-from uuid import UUID
 
 from pika.channel import Channel
 from pika.frame import Method
@@ -449,7 +448,7 @@ class _PublishingSession(Session):
         self._declared: set[str] = set()
         self._published = 0
         self._unconfirmed: dict[int, tuple[_Batch, Hint]] = {}
-        self._returned: set[UUID] = set()
+        self._returned: set[str] = set()
         self._batches: set[_Batch] = set()
         self._counting: Channel
         # Set while the broker is short of memory or disk, and reads nothing from us.
@@ -481,7 +480,7 @@ class _PublishingSession(Session):
             head, tail = publishing(
                 channel, self.topology.name(hint.queue), _level(hint.priority)
             )
-            messages.append(head + str(hint.job_id).encode() + tail)
+            messages.append(head + hint.job_id.encode() + tail)
         # All at once. basic_publish() would encode the same few words for each of them, and
         # hand them to the network in three pieces each.
         self._connection._output_marshaled_frames(  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ It knows no broker, and no status: what it reports, the supervisor records.
                ── {"cancel": n}, {"expire": n} ────▶    │ tells the job that runs
                ── {"recall": true} ────────────────▶    └ takes back what has not begun
                ◀── {"returned": [n, …]} ───────────────────┘
-               ◀── {"reports": [{"number": n, "outcome": …}, …]} ── as soon as nothing waits
+               ◀── {"reports": [[n, µs, ending, details], …]} ── as soon as nothing waits
 
 Short jobs come several at once, and are reported several at once: neither side waits for the
 other. The board says which of them run, should the process die.
@@ -25,7 +25,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from jobs import crashpoints, relay
 from jobs.context import Execution
@@ -41,6 +40,7 @@ GATHER_SECONDS = 0.03
 GATHER_MOST = 50
 
 MIB = 1 << 20
+_NO_MEMORY = f"{MemoryError.__module__}.{MemoryError.__qualname__}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Child:
             queue.SimpleQueue()
         )
         self._lock = threading.Lock()  # of what follows, and of sending
-        self._reports: list[executor.Report] = []
+        self._reports: list[tuple[Any, ...]] = []
         self._gathering_since = 0.0
         self._jobs = 0
         self._is_used_up = False
@@ -160,14 +160,13 @@ class Child:
             self._board.begin(thread, number)
             begun = time.monotonic()
             report = executor.execute(execution)
-            report["seconds"] = time.monotonic() - begun
-            report["number"] = number
+            microseconds = int((time.monotonic() - begun) * 1e6)
             self._board.end(thread)
             del self._executions[number]
             # Where the function may have gone is no place for the next one to start from.
             os.fchdir(self._home)
             try:
-                self._report(report)
+                self._report(number, microseconds, report)
             except OSError:
                 return  # the supervisor is gone, and nobody listens
             crashpoints.reach("report_sent")
@@ -177,22 +176,21 @@ class Child:
             executor.rest()
         return self._waiting.get()
 
-    def _report(self, report: executor.Report) -> None:
+    def _report(self, number: int, microseconds: int, report: executor.Report) -> None:
         """Tell the supervisor, or let it go with what is told in a moment."""
         self._jobs += 1
-        if not self._is_used_up and self._uses_up(report):
-            self._is_used_up = True
-            report["retire"] = True
+        was_used_up = self._is_used_up
+        self._is_used_up = was_used_up or self._uses_up(report)
         with self._lock:
             if not self._reports:
                 self._gathering_since = time.monotonic()
-            self._reports.append(report)
+            self._reports.append((number, microseconds, *report))
             gathered = len(self._reports) >= GATHER_MOST or (
                 time.monotonic() - self._gathering_since > GATHER_SECONDS
             )
         if gathered or self._waiting.empty() or self._is_used_up:
             self._flush()
-        if "retire" in report:
+        if self._is_used_up and not was_used_up:
             self._return_what_waits()
 
     def _may_gather(self) -> bool:
@@ -203,14 +201,18 @@ class Child:
         with self._lock:
             reports, self._reports = self._reports, []
             if reports:
-                self._channel.sendall(encode({"reports": reports}))
+                last = {"retire": True} if self._is_used_up else {}
+                self._channel.sendall(encode({"reports": reports, **last}))
 
     def _uses_up(self, report: executor.Report) -> bool:
         """Whether a new child should take this one's place."""
         limits = self._limits
         if limits.max_jobs is not None and self._jobs >= limits.max_jobs:
             return True
-        if report.get("exception") == "builtins.MemoryError":
+        if (
+            report.ending == executor.FAILED
+            and report.details["exception"] == _NO_MEMORY
+        ):
             return True
         if limits.max_memory is None:
             return False
@@ -227,9 +229,9 @@ def job(claim: Claim, number: int) -> Sequence[Any]:
     """A claimed job on its way to a child."""
     return (
         number,
-        claim.job_id.hex,
+        claim.job_id,
+        claim.worker,
         claim.attempt,
-        claim.worker.hex,
         claim.task,
         claim.args,
         claim.kwargs,
@@ -238,16 +240,8 @@ def job(claim: Claim, number: int) -> Sequence[Any]:
 
 
 def _execution(received: Sequence[Any]) -> tuple[int, Execution]:
-    number, job_id, attempt, worker, task, args, kwargs, timeout = received
-    claim = Claim(
-        job_id=UUID(job_id),
-        worker=UUID(worker),
-        attempt=attempt,
-        task=task,
-        args=args,
-        kwargs=kwargs,
-        timeout=timeout,
-    )
+    number, job_id, worker, attempt, task, args, kwargs, timeout = received
+    claim = Claim(job_id, worker, attempt, task, args, kwargs, timeout=timeout)
     return number, Execution(claim)
 
 

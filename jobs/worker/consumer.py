@@ -34,15 +34,15 @@ class ClaimingConsumer:
     def __init__(self, transport: Consumer, *, alias: str) -> None:
         self.transport = transport
         self._alias = alias
-        self._deliveries: dict[UUID, list[Delivery]] = {}
+        self._deliveries: dict[str, list[Delivery]] = {}
         self._locked_turns = 0
         # Jobs whose rows somebody has locked for so long that their hints were let go.
-        self._aside: list[UUID] = []
+        self._aside: list[str] = []
         self._aside_at = 0.0
         #: A hint that was just looked at is of a queue that is paused.
         self.met_a_pause = False
 
-    def claim(self, limit: int, worker: UUID) -> list[Claim]:
+    def claim(self, limit: int, worker: UUID | str) -> list[Claim]:
         """Take what is at hand, at most `limit` jobs, without waiting for more."""
         self.met_a_pause = False
         claims = self._claim_aside(limit, worker)
@@ -58,18 +58,18 @@ class ClaimingConsumer:
             if not dropped or len(claims) == limit or not self.transport.ready():
                 return claims
 
-    def settle(self, job_ids: Iterable[UUID]) -> None:
+    def settle(self, job_ids: Iterable[str]) -> None:
         """The status of these jobs is committed: acknowledge their hints."""
-        done = [d for job_id in job_ids for d in self._deliveries.pop(job_id, [])]
+        done = [d for job_id in job_ids for d in self._deliveries.pop(job_id, ())]
         self.transport.acknowledge(done)
 
-    def reconsider(self, job_ids: Sequence[UUID]) -> None:
+    def reconsider(self, job_ids: Sequence[str]) -> None:
         """These attempts turned out not to own their jobs any more, and changed nothing.
 
         Somebody else settles such a job, unless a database that crashed has forgotten the
         claim: then it waits, and the hint that is here may be its only one.
         """
-        self._drop([d for job_id in job_ids for d in self._deliveries.get(job_id, [])])
+        self._drop([d for job_id in job_ids for d in self._deliveries.get(job_id, ())])
         for job_id in job_ids:
             self._deliveries.pop(job_id, None)
 
@@ -111,7 +111,7 @@ class ClaimingConsumer:
         """Whether a hint lies here that another worker might have run by now."""
         return self.seconds_to_give_back() == 0.0
 
-    def _claim_once(self, limit: int, worker: UUID) -> tuple[list[Claim], int]:
+    def _claim_once(self, limit: int, worker: UUID | str) -> tuple[list[Claim], int]:
         """The jobs claimed with the next hints, and how many of the hints were dropped."""
         fetched: list[Delivery] = []
         try:
@@ -131,7 +131,7 @@ class ClaimingConsumer:
                 self._deliveries.setdefault(delivery.job_id, []).append(delivery)
         return claims, self._drop([d for d in fetched if d.job_id not in claimed])
 
-    def _claim_twice(self, job_ids: Sequence[UUID], worker: UUID) -> list[Claim]:
+    def _claim_twice(self, job_ids: Sequence[str], worker: UUID | str) -> list[Claim]:
         """What the relay was just marking as published is free again a moment later."""
         claims = lifecycle.claim(job_ids, worker)
         if len(claims) == len(job_ids) or self._locked_turns:
@@ -140,7 +140,7 @@ class ClaimingConsumer:
         missed = [job_id for job_id in job_ids if job_id not in claimed]
         return claims + lifecycle.claim(missed, worker)
 
-    def _claim_aside(self, limit: int, worker: UUID) -> list[Claim]:
+    def _claim_aside(self, limit: int, worker: UUID | str) -> list[Claim]:
         """Try again what somebody had locked: it runs within a second of being let go."""
         if not self._aside or time.monotonic() < self._aside_at:
             return []
@@ -152,11 +152,11 @@ class ClaimingConsumer:
         self._aside = rest + [i for i in tried if i in waiting and i not in claimed]
         return claims
 
-    def _waiting(self, job_ids: Iterable[UUID]) -> dict[UUID, bool]:
+    def _waiting(self, job_ids: Iterable[str]) -> dict[str, bool]:
         """Those of the jobs that still wait to be run, and whether their queue is paused."""
         jobs = Job.objects.using(self._alias).due().with_pauses()
         found = jobs.filter(pk__in=list(job_ids)).only("pk")
-        return {job.pk: job.queue_is_paused for job in found}
+        return {str(job.pk): job.queue_is_paused for job in found}
 
     def _drop(self, missed: list[Delivery]) -> int:
         """Forget hints to jobs that have ended, run, or do not exist; how many there were.

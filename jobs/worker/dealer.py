@@ -12,7 +12,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from uuid import UUID
 
 from jobs import crashpoints, lifecycle
 from jobs.lifecycle import Claim, Outcome
@@ -127,7 +126,7 @@ class Dealer:
         claims = [sender.running.pop(number).claim for number in numbers]
         self._waiting.extendleft((until, claim) for claim in reversed(claims))
 
-    def let_go(self, worker: UUID | None) -> list[Outcome]:
+    def let_go(self, worker: str | None) -> list[Outcome]:
         """What waited for too long, or was not claimed by `worker`: anybody may run it."""
         now = time.monotonic()
         waiting, self._waiting = self._waiting, deque()

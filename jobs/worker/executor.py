@@ -1,13 +1,17 @@
 """Runs one job: find the task, call it, and say how that ended."""
 
+import functools
 import json
 import logging
 import math
 import threading
 import time
 import traceback
-from typing import Any
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+from typing import Any, NamedTuple
 
+from asgiref.sync import async_to_sync
 from django.db import (
     InterfaceError,
     OperationalError,
@@ -15,6 +19,8 @@ from django.db import (
     router,
     transaction,
 )
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
 
 from jobs import backoff, crashpoints, discovery, signatures, values
 from jobs.backend import JobsBackend
@@ -29,10 +35,18 @@ logger = logging.getLogger("jobs.worker")
 #: While one job follows the other, connections are looked at this often, in seconds.
 LOOK_SECONDS = 1.0
 
-#: What a child reports of a job: it is JSON on its way to the supervisor.
-Report = dict[str, Any]
+_decode = json.JSONDecoder().decode
 
-# How a report says that it ended. The supervisor has one arrow for each.
+
+class Report(NamedTuple):
+    """What a child reports of a job: it is JSON on its way to the supervisor."""
+
+    ending: str
+    #: The result as JSON text, or what the supervisor's arrow wants to know.
+    details: Any = None
+
+
+# How it ended. The supervisor has one arrow for each.
 SUCCEEDED = "succeeded"
 COMMITTED = "committed"  # and its status is recorded already
 FAILED = "failed"
@@ -56,7 +70,7 @@ def execute(execution: Execution) -> Report:
         )
         logger.warning("job %s met %s", claim.job_id, message)
         delay = backoff.retry_delay(claim.attempt)
-        return {"outcome": SNOOZED, "message": message, "delay": delay}
+        return Report(SNOOZED, {"message": message, "delay": delay})
     # The function is somebody else's and may raise anything. Even an exit is a failure:
     # a job succeeds by returning.
     except BaseException as error:  # noqa: BLE001
@@ -66,7 +80,7 @@ def execute(execution: Execution) -> Report:
                 claim.job_id,
                 _described(error)["exception"],
             )
-            return {"outcome": COMMITTED}
+            return Report(COMMITTED)
         return _raised(error, claim.task)
     finally:
         _leave_no_transaction(execution)
@@ -75,7 +89,8 @@ def execute(execution: Execution) -> Report:
 def _call_and_tell(execution: Execution) -> Report:
     claim = execution.claim
     task = discovery.find(claim.task)
-    args, kwargs = json.loads(claim.args), json.loads(claim.kwargs)
+    args = _decode(claim.args)
+    kwargs = {} if claim.kwargs == "{}" else _decode(claim.kwargs)
     signatures.check_call(task, args, kwargs)
     if execution.cancelled:
         raise Cancel("it was cancelled before it began")
@@ -86,12 +101,12 @@ def _call_and_tell(execution: Execution) -> Report:
             execution.complete(_call(task, execution, args, kwargs))
             crashpoints.reach("complete_before_commit")
         crashpoints.reach("complete_after_commit")
-        return {"outcome": COMMITTED}
+        return Report(COMMITTED)
     result = _call(task, execution, args, kwargs)
     if execution.completed:
-        return {"outcome": COMMITTED}
+        return Report(COMMITTED)
     values.check_result(result)
-    return {"outcome": SUCCEEDED, "result": result}
+    return Report(SUCCEEDED, values.as_json(result))
 
 
 def _call(
@@ -101,10 +116,16 @@ def _call(
     crashpoints.reach("function_begins")
     execution.begin(interruptible=isinstance(task, JobTask) and task.interruptible)
     try:
-        return task.call(*context, *args, **kwargs)
+        return _synchronous(task.func)(*context, *args, **kwargs)
     finally:
         execution.end()
         crashpoints.reach("function_ended")
+
+
+@functools.lru_cache(maxsize=1000)
+def _synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `Task.call` calls, found out once and not for each job."""
+    return async_to_sync(function) if iscoroutinefunction(function) else function
 
 
 def _context(task: Task, execution: Execution) -> JobContext:
@@ -120,22 +141,19 @@ def _raised(error: BaseException, path: str) -> Report:
     """How the job goes on after its function raised this."""
     match error:
         case Snooze():
-            return {
-                "outcome": SNOOZED,
-                "message": _message(error),
-                "delay": error.seconds,
-            }
+            about = {"message": _message(error), "delay": error.seconds}
+            return Report(SNOOZED, about)
         case Cancel():
-            return {"outcome": CALLED_OFF, "message": _message(error)}
+            return Report(CALLED_OFF, {"message": _message(error)})
         case Fenced():
-            return {"outcome": FENCED}
+            return Report(FENCED)
         case Retry():
-            return {"outcome": FAILED, "delay": error.seconds, **_described(error)}
+            return Report(FAILED, {"delay": error.seconds, **_described(error)})
     if _is_infrastructure(error):
-        return {"outcome": INTERRUPTED, **_described(error)}
+        return Report(INTERRUPTED, _described(error))
     task = discovery.tasks().get(path)
     final = isinstance(task, JobTask) and not task.retries(error)
-    return {"outcome": FAILED, "final": final, **_described(error)}
+    return Report(FAILED, {"final": final, **_described(error)})
 
 
 def _is_infrastructure(error: BaseException) -> bool:
@@ -163,7 +181,7 @@ def _message(error: BaseException) -> str:
         return "(its message could not be read)"
 
 
-def _described(error: BaseException) -> Report:
+def _described(error: BaseException) -> dict[str, str]:
     kind = type(error)
     try:
         # From the task function on: how the worker came to call it helps nobody.
@@ -186,12 +204,12 @@ def _beyond_us(error: BaseException) -> Any:
     return frame
 
 
-_OURS = (__file__, Task.call.__code__.co_filename)
+_OURS = (__file__,)
 
 
 def rest() -> None:
     """Nothing waits for this thread: when it goes on, its connections may have broken."""
-    _looked.at = -math.inf
+    _connections.looked_at = -math.inf
 
 
 def _look_after_connections() -> None:
@@ -201,20 +219,37 @@ def _look_after_connections() -> None:
     one that meets a connection that broke in this second is run again almost at once.
     """
     now = time.monotonic()
-    if now - getattr(_looked, "at", -math.inf) < LOOK_SECONDS:
+    if now - _connections.looked_at < LOOK_SECONDS:
         return
-    _looked.at = now
-    for connection in connections.all(initialized_only=True):
+    _connections.looked_at = now
+    for connection in _connections.opened:
         connection.close_if_unusable_or_obsolete()
 
 
-_looked = threading.local()
+class _Connections(threading.local):
+    """Those that this thread ever opened. To ask Django for them costs a short job a tenth."""
+
+    looked_at = -math.inf
+
+    def __init__(self) -> None:
+        self.opened: list[Any] = [*connections.all(initialized_only=True)]
+
+    def add(self, connection: Any) -> None:
+        if connection not in self.opened:
+            self.opened.append(connection)
+
+
+_connections = _Connections()
+
+
+@receiver(connection_created)
+def _opened(connection: Any, **kwargs: object) -> None:
+    _connections.add(connection)
 
 
 def _leave_no_transaction(execution: Execution) -> None:
     """The next job finds the connections as if it were the first."""
-    connection: Any  # its stub does not know all that it has
-    for connection in connections.all(initialized_only=True):
+    for connection in _connections.opened:
         # An interruption may have come in the middle of a question to the database.
         if connection.in_atomic_block or execution.interrupted:
             connection.close()

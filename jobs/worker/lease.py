@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.models.functions import Now
@@ -124,7 +123,7 @@ class Lease:
             logger.error("the lease of worker %s had lapsed", self.worker_id)
             self.worker_id = self._register()
 
-    def _register(self) -> UUID:
+    def _register(self) -> str:
         asked_at = _clock()
         worker = Worker(
             host=socket.gethostname(),
@@ -136,7 +135,7 @@ class Lease:
         )
         worker.save(force_insert=True)
         self._trust(asked_at)
-        return worker.id
+        return str(worker.id)
 
     def _trust(self, asked_at: float) -> None:
         self._trusted_until = asked_at + self._length.total_seconds() - self._interval

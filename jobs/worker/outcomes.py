@@ -32,21 +32,16 @@ def of_killed(running: Running) -> Outcome:
     )
 
 
-def of_report(claim: Claim, report: dict[str, Any]) -> Outcome | None:
-    """The arrow that a child's report takes; None if there is nothing left to record."""
-    match report["outcome"]:
+def of_report(claim: Claim, ending: str, details: Any) -> Outcome:
+    """The arrow that a child's report takes, if there is something left to record."""
+    match ending:
         case executor.SUCCEEDED:
-            return lifecycle.succeeded(claim, report["result"])
-        case executor.COMMITTED | executor.FENCED:
-            return None
+            return lifecycle.returned(claim, details)
         case executor.SNOOZED:
-            return lifecycle.snoozed(claim, report["message"], report["delay"])
+            return lifecycle.snoozed(claim, **details)
         case executor.CALLED_OFF:
-            return lifecycle.called_off(claim, report["message"])
-    error = report["exception"], report["message"], report["traceback"]
-    logger.info("job %s raised %s", claim.job_id, report["exception"])
-    if report["outcome"] == executor.INTERRUPTED:
-        return lifecycle.interrupted(claim, *error)
-    return lifecycle.failed(
-        claim, *error, final=report.get("final", False), delay=report.get("delay")
-    )
+            return lifecycle.called_off(claim, **details)
+    logger.info("job %s raised %s", claim.job_id, details["exception"])
+    if ending == executor.INTERRUPTED:
+        return lifecycle.interrupted(claim, **details)
+    return lifecycle.failed(claim, **details)

@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
@@ -132,7 +131,7 @@ class Recorder:
         if not self._pending or self._error:
             return
         self._under_way, self._pending = self._pending, []
-        outcomes, locked, changed = self._under_way, list[Outcome](), set[UUID]()
+        outcomes, locked, changed = self._under_way, list[Outcome](), set[str]()
         error: Exception | None = None
         self._changed.release()
         try:
@@ -153,7 +152,7 @@ class Recorder:
                 elif not locked or outcome not in locked:
                     self._recorded.fenced.append(outcome)
 
-    def _commit(self, outcomes: Sequence[Outcome]) -> tuple[set[UUID], list[Outcome]]:
+    def _commit(self, outcomes: Sequence[Outcome]) -> tuple[set[str], list[Outcome]]:
         """Record these; the ids of what changed, and those whose rows others have locked."""
         locked: list[Outcome] = []
         try:
@@ -170,9 +169,9 @@ class Recorder:
 
     def _commit_what_is_not_locked(
         self, outcomes: Sequence[Outcome]
-    ) -> tuple[set[UUID], list[Outcome]]:
+    ) -> tuple[set[str], list[Outcome]]:
         """The rest is tried again at the next turn: nobody else must wait for it."""
-        changed: set[UUID] = set()
+        changed: set[str] = set()
         locked: list[Outcome] = []
         for outcome in outcomes:
             try:
@@ -183,8 +182,8 @@ class Recorder:
                 locked.append(outcome)
         return changed, locked
 
-    def _commit_one_by_one(self, outcomes: Sequence[Outcome]) -> set[UUID]:
-        changed: set[UUID] = set()
+    def _commit_one_by_one(self, outcomes: Sequence[Outcome]) -> set[str]:
+        changed: set[str] = set()
         for outcome in outcomes:
             try:
                 changed |= lifecycle.finish([outcome])

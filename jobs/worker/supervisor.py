@@ -28,7 +28,7 @@ from django.db import (
 
 from jobs import backoff, conf, crashpoints, lifecycle, relay, transports
 from jobs.lifecycle import Claim, Outcome
-from jobs.models import Job, Queue
+from jobs.models import Job, JobQuerySet, Queue
 from jobs.relay import Relay
 from jobs.statuses import Status
 from jobs.worker import child, executor, outcomes
@@ -90,8 +90,8 @@ class Supervisor:
         self._spawn_at = 0.0
         self._spawn_delays = backoff.reconnect_delays()
         self._ended: list[Outcome] = []  # and is not recorded yet
-        self._committed: list[UUID] = []  # and not acknowledged yet
-        self._fenced: list[UUID] = []  # nothing of it was recorded; the same
+        self._committed: list[str] = []  # and not acknowledged yet
+        self._fenced: list[str] = []  # nothing of it was recorded; the same
         self._database_at = 0.0
         self._database_delays = backoff.reconnect_delays()
         self._exit_code = OK
@@ -241,21 +241,24 @@ class Supervisor:
         forgotten = [
             lifecycle.released(
                 Claim(
-                    job_id=job.pk,
+                    job_id=str(job.pk),
                     worker=self._lease.worker_id,
                     attempt=job.attempt,
                     task=job.task,
                 ),
                 "the database's answer to the claim was lost",
             )
-            for job in Job.objects.using(self._alias)
-            .filter(worker=self._lease.worker_id, status=Status.RUNNING)
-            .exclude(pk__in=known)
-            .only("attempt", "task")
+            for job in self._claimed().exclude(pk__in=known).only("attempt", "task")
         ]
         if forgotten:
             logger.warning("%d jobs were claimed without an answer", len(forgotten))
             lifecycle.finish(forgotten)
+
+    def _claimed(self) -> JobQuerySet:
+        """What the table says is this worker's to run."""
+        worker = UUID(self._lease.worker_id)
+        jobs = Job.objects.using(self._alias)
+        return jobs.filter(worker=worker, status=Status.RUNNING)
 
     def _claim(self) -> None:
         """Have as many claimed jobs as the children can take."""
@@ -339,12 +342,8 @@ class Supervisor:
         ):
             return
         self._cancelled_at = now + CANCELLED_SECONDS
-        cancelled = set(
-            Job.objects.using(self._alias)
-            .filter(worker=self._lease.worker_id, status=Status.RUNNING)
-            .exclude(cancel_requested_at=None)
-            .values_list("pk", flat=True)
-        )
+        marked = self._claimed().exclude(cancel_requested_at=None)
+        cancelled = {str(job_id) for job_id in marked.values_list("pk", flat=True)}
         for each in self._children.values():
             for running in each.running.values():
                 if running.claim.job_id in cancelled and not running.cancelled:
@@ -411,26 +410,25 @@ class Supervisor:
         if message == child.READY:
             sender.slots = self._threads
             self._spawn_delays = backoff.reconnect_delays()
-        for report in message.get("reports", ()):
-            self._take_report(sender, report)
+        sender.retiring = sender.retiring or "retire" in message
+        for number, microseconds, *report in message.get("reports", ()):
+            claim = sender.running.pop(number).claim
+            crashpoints.reach("report_received")
+            self._dealer.pace.learn(microseconds / 1e6)
+            self._take_report(claim, *report)
         if "returned" in message:
             self._dealer.take_back(sender, message["returned"])
         sender.begin()
         if sender.retiring and not sender.running and not sender.dismissed:
             sender.dismiss()
 
-    def _take_report(self, sender: Child, report: dict[str, Any]) -> None:
-        claim = sender.running.pop(report["number"]).claim
-        crashpoints.reach("report_received")
-        self._dealer.pace.learn(report["seconds"])
-        sender.retiring = sender.retiring or "retire" in report
-        outcome = outcomes.of_report(claim, report)
-        if outcome is not None:
-            self._ended.append(outcome)
-        elif report["outcome"] == executor.FENCED:
+    def _take_report(self, claim: Claim, ending: str, details: Any) -> None:
+        if ending == executor.COMMITTED:
+            self._committed.append(claim.job_id)
+        elif ending == executor.FENCED:
             self._fenced.append(claim.job_id)
         else:
-            self._committed.append(claim.job_id)
+            self._ended.append(outcomes.of_report(claim, ending, details))
 
     def _bury(self, ended: Exited) -> None:
         """A child has died: its last reports count, what it still ran is lost."""

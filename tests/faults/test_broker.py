@@ -351,7 +351,7 @@ class TestConsumerTimeout:
 
         assert transport._session is session
         assert unacknowledged(node) == 0
-        claiming.settle([job.id])  # it ends: there is nothing left to acknowledge
+        claiming.settle([str(job.id)])  # it ends: there is nothing left to acknowledge
         assert status_of(job) == "running"
         transport.stop()
 
@@ -492,7 +492,7 @@ def claims_of(
 ) -> None:
     job = make_job()
     assert claims(claiming, worker_row, 1) == {job.id}
-    claiming.settle([job.id])
+    claiming.settle([str(job.id)])
 
 
 def test_b16_late_hints_and_hints_out_of_order_are_harmless(
@@ -506,14 +506,14 @@ def test_b16_late_hints_and_hints_out_of_order_are_harmless(
             for claim in [lifecycle.Claim(**claim_of(old, worker_row))]
         ]
     )
-    claiming.settle([old.id])
+    claiming.settle([str(old.id)])
     jobs = [make_job() for _ in range(3)]
 
     for job in [old, *reversed(jobs), old]:
-        broker.put(message.encode(job.id))
+        broker.put(message.encode(str(job.id)))
 
     assert claims(claiming, worker_row, 3) == {job.id for job in jobs}
-    claiming.settle([job.id for job in jobs])
+    claiming.settle([str(job.id) for job in jobs])
     eventually(lambda: not claiming.claim(10, worker_row.id) and broker.count() == 0)
     old.refresh_from_db()
     assert (old.status, old.attempt) == ("succeeded", 1)
@@ -533,11 +533,11 @@ def test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten(
 ) -> None:
     broker_has_the_queue(broker)
     for _ in range(20):  # more than it is sent at once
-        broker.put(message.encode(uuid4()))
+        broker.put(message.encode(str(uuid4())))
     job = make_job()
 
     assert claims(claiming, worker_row, 1) == {job.id}
-    claiming.settle([job.id])
+    claiming.settle([str(job.id)])
     claiming.transport.stop()
     assert broker.count() == 0
 
@@ -584,7 +584,7 @@ def test_b19_hostile_properties_are_not_read(
         connection.channel().basic_publish(
             "",
             broker.name(),
-            message.encode(job.id),
+            message.encode(str(job.id)),
             pika.BasicProperties(**properties),
         )
 
@@ -609,7 +609,9 @@ def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
     before = list(Job.objects.exclude(pk=waiting.pk).order_by("pk").values())
 
     for job in (ended, cancelled, running, later, waiting):
-        broker.put(message.encode(job.id)[:-1] + b',"task":"os.system","args":["x"]}')
+        broker.put(
+            message.encode(str(job.id))[:-1] + b',"task":"os.system","args":["x"]}'
+        )
 
     (claim,) = eventually(lambda: claiming.claim(10, worker_row.id))
     assert (claim.job_id, claim.task, claim.args) == (

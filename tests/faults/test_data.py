@@ -55,10 +55,10 @@ def there_and_back(value: Any, worker: Worker) -> Any:
     one.save()
     (many,) = Job.objects.enqueue_many([Job(task=ECHO, kwargs={"value": value})])
     claims = {c.job_id: c for c in lifecycle.claim([one.pk, many], worker.pk)}
-    (argument,) = json.loads(claims[one.pk].args)
-    assert json.loads(claims[many].kwargs) == {"value": argument}
+    (argument,) = json.loads(claims[str(one.pk)].args)
+    assert json.loads(claims[str(many)].kwargs) == {"value": argument}
 
-    lifecycle.finish([lifecycle.succeeded(claims[one.pk], argument)])
+    lifecycle.finish([lifecycle.succeeded(claims[str(one.pk)], argument)])
 
     one.refresh_from_db()
     assert one.args == [one.result]

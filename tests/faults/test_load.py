@@ -158,7 +158,7 @@ def test_n8_what_waits_in_another_queue_is_not_looked_at(
         with transaction.atomic():
             fetched = consumer.fetch(5)
 
-    assert [each.job_id for each in fetched] == [job.pk]
+    assert [each.job_id for each in fetched] == [str(job.pk)]
     assert_cheap(about_jobs(queries), 10)
 
 
