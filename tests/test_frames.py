@@ -11,14 +11,15 @@ from pika.spec import Basic, BasicProperties
 
 from jobs import message, transports
 from jobs.transports import rabbitmq
-from jobs.transports.base import Hint
-from jobs.transports.frames import Delivered, HintConnection, Hints
+from jobs.transports.base import Delivery, Hint
+from jobs.transports.frames import HintConnection, Hints
 from tests.conftest import Broker, eventually
 
 pytestmark = pytest.mark.once
 
 CHANNEL = 1
-CONSUMERS = {"ctag1.a": "jobs.default", "ctag1.b": "jobs.a+b"}
+GENERATION = 3
+CONSUMERS = {"ctag1.a": ("default", "jobs.default"), "ctag1.b": ("a+b", "jobs.a+b")}
 OURS = BasicProperties(content_type="application/json", delivery_mode=2, priority=2)
 JOB = str(uuid4())
 
@@ -33,7 +34,7 @@ def sent(
     pieces: int = 1,
 ) -> bytes:
     """A message as a broker sends it: a method frame, a header, and the body."""
-    queue = CONSUMERS.get(consumer, "jobs.other")
+    _, queue = CONSUMERS.get(consumer, ("other", "jobs.other"))
     size = -(-len(body) // pieces)
     frames = [
         pika.frame.Method(
@@ -49,15 +50,16 @@ def sent(
 
 
 HINTS = {
-    Delivered("ctag1.a", 1, JOB): sent(1),
-    Delivered("ctag1.b", 2, JOB): sent(2, consumer="ctag1.b", redelivered=True),
-    Delivered("ctag1.a", 9, JOB): sent(9),
+    ("default", 1): sent(1),
+    ("a+b", 2): sent(2, consumer="ctag1.b", redelivered=True),
+    ("default", 9): sent(9),
 }
 OTHERS = {
     "a heartbeat": pika.frame.Heartbeat().marshal(),
     "an answer": pika.frame.Method(CHANNEL, Basic.QosOk()).marshal(),
     "other properties": sent(3, properties=BasicProperties(headers={"x": 1})),
     "a consumer that has not started": sent(4, consumer="ctag1.c"),
+    "a queue of another name": sent(4).replace(b"jobs.default", b"jobs.defunct"),
     "a body in pieces": sent(5, pieces=3),
     "no job's id": sent(6, b'{"v":1,"job":"%s"}' % (b"-" * 36)),
     "bytes that end frames": sent(7, b"\xce\x01\x00\x01" * 30),
@@ -66,23 +68,24 @@ FIRST, SECOND, LAST = HINTS.values()
 STREAM = FIRST + SECOND + FIRST.join(OTHERS.values()) + LAST + LAST
 
 
-def read(*pieces: bytes) -> tuple[list[Delivered | bytes], int]:
+def read(*pieces: bytes) -> tuple[list[Delivery | bytes], int]:
     """The hints, and the frames that are left to pika; and how many bytes were counted."""
-    seen: list[Delivered | bytes] = []
+    seen: list[Delivery | bytes] = []
     connection: Any = HintConnection.__new__(HintConnection)
     connection._frame_buffer = b""
     connection.bytes_received = 0
     connection._process_frame = lambda frame: seen.append(frame.marshal())
-    connection.expect(Hints(CHANNEL, CONSUMERS, seen.extend))
+    connection.expect(Hints(CHANNEL, GENERATION, CONSUMERS, seen.extend))
     for piece in pieces:
         connection._on_data_available(piece)
     return seen, connection.bytes_received
 
 
-def stream(seen: list[Delivered | bytes]) -> bytes:
+def stream(seen: list[Delivery | bytes]) -> bytes:
     """The bytes that it came as."""
     return b"".join(
-        HINTS[each] if isinstance(each, Delivered) else each for each in seen
+        HINTS[each.queue, each.tag] if isinstance(each, Delivery) else each
+        for each in seen
     )
 
 
@@ -90,7 +93,9 @@ def test_hints_and_all_else_come_in_the_order_of_the_stream() -> None:
     seen, counted = read(STREAM)
 
     assert stream(seen) == STREAM
-    assert {each for each in seen if isinstance(each, Delivered)} == HINTS.keys()
+    hints = [each for each in seen if isinstance(each, Delivery)]
+    assert {(each.queue, each.tag) for each in hints} == HINTS.keys()
+    assert {(each.job_id, each.generation) for each in hints} == {(JOB, GENERATION)}
     assert counted == len(STREAM)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+import struct
+import time
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
@@ -25,20 +27,22 @@ from pika.spec import (
 )
 
 from jobs import message
+from jobs.transports.base import Delivery
 
 #: Broker priorities are 0 to this. A job's -100 to 100 fall into these few levels.
 TOP_PRIORITY = 4
 
 _NOBODY = str(UUID(int=0))
-_ID = rb"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+_ID = rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_NO_TAG = 2**64 - 1
 
 
-class Delivered(NamedTuple):
-    """A hint that arrived."""
+class _Row(NamedTuple):
+    """How the hints of one consumer look: any number of them, and where in each is what."""
 
-    consumer: str  # its tag
-    tag: int  # its own, to acknowledge it by
-    job_id: str
+    queue: str
+    pattern: re.Pattern[bytes]
+    layout: struct.Struct  # the delivery's tag, the job's id
 
 
 @functools.lru_cache(maxsize=1000)
@@ -84,48 +88,66 @@ class HintConnection(SelectConnection):
 
 
 class Hints:
-    """Recognizes the hints of some consumers on a channel.
+    """Recognizes the hints of some consumers on a channel of a connection, its `generation`.
 
-    `consumers` are their tags, and the name of the queue of each. `arrived` is told of all
-    that are at hand, together.
+    `consumers`: by the tag of each, its job queue and the name of that on the broker.
+    `arrived` is told of all that are at hand, together.
     """
 
     def __init__(
         self,
         channel: int,
-        consumers: Mapping[str, str],
-        arrived: Callable[[list[Delivered]], None],
+        generation: int,
+        consumers: Mapping[str, tuple[str, str]],
+        arrived: Callable[[list[Delivery]], None],
     ) -> None:
-        tags = _any_of(tag.encode() for tag in consumers)
-        names = _any_of(name.encode() for name in consumers.values())
-        levels = (_header(channel, level) for level in range(TOP_PRIORITY + 1))
-        hint = (
-            # Basic.Deliver, with the consumer, the delivery, and whether it is a repetition.
-            b"\x01%s.{4}\x00\x3c\x00\x3c.(%s)(.{8})[\x00\x01]\x00.%s\xce"
-            % (re.escape(channel.to_bytes(2, "big")), tags, names)
-            + _any_of(levels)
-            + re.escape(_body(channel)).replace(re.escape(_NOBODY.encode()), _ID)
-        )
-        self._one = re.compile(hint, re.DOTALL)
-        self._row = re.compile(b"(?:%s)+" % hint, re.DOTALL)
+        self._rows = {
+            tag.encode(): _Row(queue, *_appearance(channel, tag, name))
+            for tag, (queue, name) in consumers.items()
+        }
+        tags = b"|".join(map(re.escape, self._rows))
+        self._first = re.compile(b"\x01.{6}\x00\x3c\x00\x3c.(%s)" % tags, re.DOTALL)
+        self._generation = generation
         self._arrived = arrived
 
     def take(self, data: bytes, position: int) -> int:
         """Take those that begin here. Returns where they end: here if there are none."""
-        row = self._row.match(data, position)
-        if row is None:
-            return position
-        self._arrived(
-            [
-                Delivered(
-                    consumer.decode(), int.from_bytes(tag, "big"), job_id.decode()
-                )
-                for consumer, tag, job_id in self._one.findall(
-                    data, position, row.end()
-                )
+        arrived: list[Delivery] = []
+        now, generation, view = time.monotonic(), self._generation, memoryview(data)
+        while first := self._first.match(data, position):
+            queue, pattern, layout = self._rows[first[1]]
+            if (row := pattern.match(data, position)) is None:
+                break
+            arrived += [
+                Delivery(job_id.decode(), now, queue, generation, tag)
+                for tag, job_id in layout.iter_unpack(view[position : row.end()])
             ]
-        )
-        return row.end()
+            position = row.end()
+        if arrived:
+            self._arrived(arrived)
+        return position
+
+
+def _appearance(
+    channel: int, consumer: str, name: str
+) -> tuple[re.Pattern[bytes], struct.Struct]:
+    """Of the hints that this consumer gets from the queue of this name: see `_Row`."""
+    deliver = Basic.Deliver(consumer, _NO_TAG, False, "", name)
+    method = pika.frame.Method(channel, deliver).marshal()
+    before, after = method.split(_NO_TAG.to_bytes(8, "big"))
+    begin, end = _body(channel).split(_NOBODY.encode())
+    headers = [_header(channel, level) for level in range(TOP_PRIORITY + 1)]
+    pattern = b"(?:%s.{8}[\x00\x01]%s(?:%s)%s%s%s)+" % (
+        re.escape(before),
+        re.escape(after[1:]),  # the byte before says whether it is a repetition
+        b"|".join(map(re.escape, headers)),
+        re.escape(begin),
+        _ID,
+        re.escape(end),
+    )
+    between = len(after) + len(headers[0]) + len(begin)
+    layout = struct.Struct(f">{len(before)}xQ{between}x36s{len(end)}x")
+    return re.compile(pattern, re.DOTALL), layout
 
 
 def _header(channel: int, level: int) -> bytes:
@@ -138,10 +160,6 @@ def _header(channel: int, level: int) -> bytes:
 
 def _body(channel: int) -> bytes:
     return pika.frame.Body(channel, message.encode(_NOBODY)).marshal()
-
-
-def _any_of(values: Iterable[bytes]) -> bytes:
-    return b"(?:%s)" % b"|".join(map(re.escape, values))
 
 
 def _end_of_frame(data: bytes, position: int) -> int:

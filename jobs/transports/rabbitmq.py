@@ -32,7 +32,6 @@ from jobs.transports.amqp import (
 )
 from jobs.transports.base import Delivery, Hint, Receipt
 from jobs.transports.frames import (
-    Delivered,
     Hints,
     publishing,
 )
@@ -738,11 +737,13 @@ class _ConsumingSession(Session):
 
     def _expect_hints(self) -> None:
         self._queues = {tag: queue for queue, tag in self._consumers.items()}
-        names = {
-            tag: self.topology.name(queue) for queue, tag in self._consumers.items()
+        consumers = {
+            tag: (queue, self.topology.name(queue))
+            for tag, queue in self._queues.items()
         }
+        channel, generation = self._channel.channel_number, self._generation
         self._connection.expect(
-            Hints(self._channel.channel_number, names, self._arrived) if names else None
+            Hints(channel, generation, consumers, self._arrived) if consumers else None
         )
 
     def _delivered(
@@ -756,22 +757,12 @@ class _ConsumingSession(Session):
             logger.warning("dropped a message from %s: %s", method.routing_key, problem)
             channel.basic_ack(tag)
             return
-        self._arrived([Delivered(method.consumer_tag, tag, job_id)])
+        queue, now = self._queues[method.consumer_tag], time.monotonic()
+        self._arrived([Delivery(job_id, now, queue, self._generation, tag)])
 
-    def _arrived(self, hints: list[Delivered]) -> None:
+    def _arrived(self, deliveries: list[Delivery]) -> None:
         crashpoints.reach("hint_received")
-        now = time.monotonic()
-        deliveries = [
-            Delivery(
-                job_id=hint.job_id,
-                queue=self._queues[hint.consumer],
-                generation=self._generation,
-                tag=hint.tag,
-                arrived=now,
-            )
-            for hint in hints
-        ]
-        self._unacknowledged.update(hint.tag for hint in hints)
+        self._unacknowledged.update([each.tag for each in deliveries])
         with self._owner._lock:
             if self._owner._session is not self:
                 return  # given up as stuck: the broker delivers it to the next session
