@@ -80,7 +80,9 @@ def check_max_attempts(number: Any) -> None:
 
 def check_result(result: Any) -> None:
     """Raise ValueError for what not every database could hold."""
-    problem = next(json_problems(result, "the result"), None)
+    problem = None
+    if not _is_plain(result):
+        problem = next(json_problems(result, "the result"), None)
     problem = problem or size_problem(result, "the result")
     if problem:
         raise ValueError(problem)
@@ -171,7 +173,7 @@ def _is_plain(value: Any) -> bool:
     """Whether there is surely no problem: a quick look, for a hundred thousand jobs."""
     if type(value) is int:
         return -(2**63) <= value < 2**63
-    return type(value) is str and value.isascii() and "\0" not in value
+    return value is None or type(value) is str and value.isascii() and "\0" not in value
 
 
 def size_problem(value: Any, name: str) -> str | None:
