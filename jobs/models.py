@@ -335,9 +335,7 @@ class Job(models.Model):
         with transaction.mark_for_rollback_on_error(using=using):
             [answer] = _insert(using, [self], returning=_TOLD)
         connection = connections[using]
-        for name, value in zip(_TOLD, answer, strict=True):
-            field: Any = Job._meta.get_field(name)
-            column = field.get_col(Job._meta.db_table)
+        for name, column, value in zip(_TOLD, _told_columns(), answer, strict=True):
             for convert in connection.ops.get_db_converters(column):
                 value = convert(value, column, connection)  # noqa: PLW2901
             setattr(self, name, value)
@@ -469,6 +467,12 @@ _STATED = {
 
 #: What the database says to a job that is saved by itself.
 _TOLD = ("run_after", "created_at")
+
+
+@functools.cache
+def _told_columns() -> list[Any]:
+    fields: list[Any] = [Job._meta.get_field(name) for name in _TOLD]
+    return [field.get_col(Job._meta.db_table) for field in fields]
 
 
 def _insert(

@@ -173,7 +173,9 @@ def _is_plain(value: Any) -> bool:
     """Whether there is surely no problem: a quick look, for a hundred thousand jobs."""
     if type(value) is int:
         return -(2**63) <= value < 2**63
-    return value is None or type(value) is str and value.isascii() and "\0" not in value
+    return value is None or (
+        type(value) is str and value.isascii() and "\0" not in value
+    )
 
 
 def size_problem(value: Any, name: str) -> str | None:
