@@ -32,19 +32,27 @@ class TestPace:
 
     @pytest.mark.parametrize(
         ("seconds", "per_slot"),
-        [(60.0, 1), (0.1, 1), (0.02, 4), (0.005, 16), (0.001, 64), (0.0001, 256)],
+        [
+            (60.0, 1),
+            (0.1, 1),
+            (0.02, 4),
+            (0.005, 16),
+            (0.001, 64),
+            (0.0003, 256),
+            (0.0001, 512),
+        ],
     )
     def test_the_shorter_the_jobs_the_more_are_in_hand(
         self, seconds: float, per_slot: int
     ) -> None:
-        pace = Pace(4)
+        pace = Pace(2)
         for _ in range(200):
             pace.learn(seconds)
 
         assert pace.per_slot == per_slot
 
     def test_a_long_job_is_felt_for_many_short_ones(self) -> None:
-        pace = Pace(4)
+        pace = Pace(2)
         for _ in range(200):
             pace.learn(0.0001)
 
@@ -59,12 +67,12 @@ class TestPace:
         assert all(before <= after for before, after in pairwise(steps))
 
     def test_a_worker_of_many_slots_has_no_more_in_hand_than_one_of_few(self) -> None:
-        few, many = Pace(4), Pace(64)
+        few, many = Pace(2), Pace(64)
         for _ in range(200):
             few.learn(0.0001)
             many.learn(0.0001)
 
-        assert (few.per_slot, many.per_slot) == (256, 16)
+        assert (few.per_slot, many.per_slot) == (512, 16)
         assert few.hints == many.hints == 2 * MOST
 
     def test_it_need_not_wait_for_the_end_of_a_job_that_is_long(self) -> None:
@@ -232,7 +240,7 @@ class TestWorkers:
 
         warm_up()
 
-        eventually(lambda: Worker.objects.filter(pace__endswith="256 to a slot"))
+        eventually(lambda: Worker.objects.filter(pace__regex="(256|512) to a slot"))
 
     def test_a_killed_worker_leaves_its_whole_batch_to_others(
         self, site: Site, settings: Settings

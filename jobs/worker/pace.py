@@ -10,7 +10,7 @@ import math
 #: What one slot has in hand should take this long together, in seconds.
 WINDOW_SECONDS = 0.1
 #: Jobs in hand of one slot. In few steps, because a broker is told of each.
-STEPS = (1, 4, 16, 64, 256)
+STEPS = (1, 4, 16, 64, 256, 512)
 #: What the slots of a worker have in hand together, at most: its memory grows with that.
 MOST = 1024
 #: How much one job counts in the mean. A long one is felt for a few dozen short ones.
