@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 import weakref
@@ -18,7 +19,7 @@ from django.db.models.signals import post_init, post_save, pre_save
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
-from jobs import signals
+from jobs import signals, values
 from jobs.errors import InvalidJob
 from jobs.models import BLOCK, CHUNK, Job, Queue
 from jobs.statuses import Phase, Status
@@ -381,3 +382,33 @@ def test_a_waiting_job_says_what_it_waits_for(make_job: MakeJob, settings: Any) 
         Phase.UNPUBLISHED,
         Phase.QUEUED,
     ]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -(2**63),
+        True,
+        1.5,
+        "",
+        'é "\\" \n',
+        [],
+        [1, "two", 'th"ree'],
+        (1, "two"),
+        [1, None],
+        [True, False],
+        [[1], {"two": 2}],
+        {},
+        {"one": [1, "é"]},
+    ],
+    ids=repr,
+)
+def test_what_is_written_at_a_glance_is_what_json_would_write(value: object) -> None:
+    assert values.as_json(value) == json.dumps(value)
+
+
+@pytest.mark.once
+def test_no_value_is_written_as_nothing() -> None:
+    assert values.as_json(None) is None
