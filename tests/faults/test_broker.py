@@ -338,7 +338,7 @@ class TestConsumerTimeout:
         transport.start()
         claiming = ClaimingConsumer(transport, alias="default")
         job = make_job()
-        assert claims(claiming, worker_row, 1) == {job.id}
+        assert claims(claiming, worker_row, 1) == {str(job.id)}
         session = transport._session
 
         until = time.monotonic() + 4
@@ -381,7 +381,7 @@ def test_a_hint_that_comes_while_an_early_acknowledged_job_runs_goes_to_others(
 
     eventually(lambda: broker.count() == 1)
     busy.transport.resume()
-    assert claims(busy, worker_row, 1) == {later.id}
+    assert claims(busy, worker_row, 1) == {str(later.id)}
     busy.transport.stop()
 
 
@@ -491,7 +491,7 @@ def claims_of(
     claiming: ClaimingConsumer, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
-    assert claims(claiming, worker_row, 1) == {job.id}
+    assert claims(claiming, worker_row, 1) == {str(job.id)}
     claiming.settle([str(job.id)])
 
 
@@ -499,7 +499,7 @@ def test_b16_late_hints_and_hints_out_of_order_are_harmless(
     broker: Broker, make_job: MakeJob, claiming: ClaimingConsumer, worker_row: Worker
 ) -> None:
     old = make_job()
-    assert claims(claiming, worker_row, 1) == {old.id}
+    assert claims(claiming, worker_row, 1) == {str(old.id)}
     lifecycle.finish(
         [
             lifecycle.succeeded(claim, None)
@@ -512,7 +512,7 @@ def test_b16_late_hints_and_hints_out_of_order_are_harmless(
     for job in [old, *reversed(jobs), old]:
         broker.put(message.encode(str(job.id)))
 
-    assert claims(claiming, worker_row, 3) == {job.id for job in jobs}
+    assert claims(claiming, worker_row, 3) == {str(job.id) for job in jobs}
     claiming.settle([str(job.id) for job in jobs])
     eventually(lambda: not claiming.claim(10, worker_row.id) and broker.count() == 0)
     old.refresh_from_db()
@@ -521,8 +521,8 @@ def test_b16_late_hints_and_hints_out_of_order_are_harmless(
 
 def claim_of(job: Job, worker: Worker) -> dict[str, Any]:
     return {
-        "job_id": job.id,
-        "worker": worker.id,
+        "job_id": str(job.id),
+        "worker": str(worker.id),
         "attempt": 1,
         "task": job.task,
     }
@@ -536,7 +536,7 @@ def test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten(
         broker.put(message.encode(str(uuid4())))
     job = make_job()
 
-    assert claims(claiming, worker_row, 1) == {job.id}
+    assert claims(claiming, worker_row, 1) == {str(job.id)}
     claiming.settle([str(job.id)])
     claiming.transport.stop()
     assert broker.count() == 0
@@ -588,7 +588,7 @@ def test_b19_hostile_properties_are_not_read(
             pika.BasicProperties(**properties),
         )
 
-    assert claims(claiming, worker_row, 1) == {job.id}
+    assert claims(claiming, worker_row, 1) == {str(job.id)}
 
 
 def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
@@ -615,7 +615,7 @@ def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
 
     (claim,) = eventually(lambda: claiming.claim(10, worker_row.id))
     assert (claim.job_id, claim.task, claim.args) == (
-        waiting.id,
+        str(waiting.id),
         f"{SAMPLE}.echo",
         "[]",
     )
