@@ -24,6 +24,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from jobs import health, transports
+from jobs.errors import TransportError
 from jobs.models import Job, Worker
 from jobs.transports import rabbitmq
 from jobs.worker.supervisor import Supervisor
@@ -638,6 +639,46 @@ class TestWatchdog:
         assert consumer._thread is thread
         assert session._connection.is_closed
         assert "ZeroDivisionError" in caplog.text
+
+    def test_a_tick_that_comes_after_the_end_is_no_further_fault(
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session, thread = consumer._session, consumer._thread
+        assert session is not None
+        end = session._end
+
+        def end_and_tick(error: BaseException | None) -> None:
+            end(error)
+            if session._connection.is_closed:
+                session._tick()
+
+        monkeypatch.setattr(session, "_end", end_and_tick)
+        session._call_soon(lambda: 1 / 0)
+
+        consumes_again(consumer, than=session)
+        assert consumer._thread is thread
+
+    def test_a_queue_that_has_rested_is_not_asked_for_after_the_end(
+        self,
+        consumer: rabbitmq.RabbitMQConsumer,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        session = consumer._session
+        assert session is not None
+        end = session._end
+
+        def end_and_tick(error: BaseException | None) -> None:
+            end(error)
+            session._consumers.clear()
+            consumer._resting["default"] = 0.0, 1.0, TransportError("it was full")
+            session._tick()
+
+        monkeypatch.setattr(session, "_end", end_and_tick)
+        session._call_soon(session._connection.close)
+
+        consumes_again(consumer, than=session)
+        assert "a fault while talking" not in caplog.text
 
     def test_a_session_that_never_becomes_usable_is_given_up(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch

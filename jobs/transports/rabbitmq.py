@@ -589,6 +589,11 @@ class _ConsumingSession(Session):
     def is_open(self) -> bool:
         return self.usable.is_set() and not self.ended.is_set()
 
+    @property
+    def _can_ask(self) -> bool:
+        """Whether the broker would hear it: the loop turns once more after the end."""
+        return self.usable.is_set() and not self._ending and self._channel.is_open
+
     def _tick(self) -> None:
         """Say that the loop turns, and whether hints could arrive; end what is useless."""
         now = time.monotonic()
@@ -616,7 +621,7 @@ class _ConsumingSession(Session):
             )
         elif owner._resting.keys() & owner._wanted():
             self.consume()  # one of them has rested for long enough
-        elif self._consumers and since is None and self.is_open:
+        elif self._consumers and since is None and self._can_ask:
             self._look_after_one()
         self._ioloop.call_later(TICK_SECONDS, self._tick)
 
@@ -655,8 +660,7 @@ class _ConsumingSession(Session):
         if heard_bytes != self._heard_bytes:
             self._heard_bytes, self._heard_at = heard_bytes, now
         return (
-            self.usable.is_set()
-            and not self._ending
+            self._can_ask
             and now - self._heard_at < SILENT_SECONDS
             and self._consumers.keys() >= {*self._owner._wanted()}
         )
@@ -689,7 +693,7 @@ class _ConsumingSession(Session):
         not wanted, and not fetched, is given back.
         """
         self._give_back(unwanted)
-        if not self.usable.is_set() or self._ending:
+        if not self._can_ask:
             return
         wanted = self._owner._wanted()
         for queue in self._consumers.keys() - wanted:
