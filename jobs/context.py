@@ -24,7 +24,7 @@ from typing import Any
 
 from django.db import router, transaction
 
-from jobs import lifecycle, values
+from jobs import crashpoints, lifecycle, values
 from jobs.compat import TaskContext
 from jobs.errors import Cancel, Fenced, TimeLimit
 from jobs.lifecycle import Claim
@@ -86,7 +86,8 @@ class Execution:
         """
         self.end()
         values.check_result(result)
-        if not lifecycle.finish([lifecycle.succeeded(self.claim, result)]):
+        crashpoints.reach("complete_before_commit")
+        if not lifecycle.complete(self.claim, result):
             raise Fenced(
                 f"attempt {self.claim.attempt} does not own job {self.claim.job_id}"
             )

@@ -279,24 +279,36 @@ def _succeed(alias: str, outcomes: Sequence[Outcome], impatience: str) -> set[st
     crashpoints.reach("finish_before_commit")
     rows = sql.execute(
         alias,
-        f"""
-        UPDATE jobs_job
-           SET status = 'succeeded', worker_id = NULL,
-               result = batch.result, error = '', finished_at = {{now}}
-          FROM {{batch}}
-         WHERE {_OWNED} AND {impatience}
-        RETURNING {{id_text}}
-        """,  # noqa: S608 - words of our own
+        _SUCCESS.replace("{impatience}", impatience),
         _SUCCESS_COLUMNS,
-        [
-            (claim.job_id, claim.attempt, claim.worker, outcome.result)
-            for outcome in outcomes
-            for claim in (outcome.claim,)
-        ],
+        [_success_row(outcome) for outcome in outcomes],
         plan=Plan.FOR_A_WHILE,
     )
     return {job_id for (job_id,) in rows}
 
+
+def complete(claim: Claim, result: Any) -> bool:
+    """running → succeeded, as the last statement of the transaction that is open.
+
+    False if this attempt does not own its job any more: then the caller rolls back. The
+    transaction may be committed by this already.
+    """
+    return sql.execute_last(
+        _alias(),
+        _SUCCESS.replace("{impatience}", "TRUE"),
+        _SUCCESS_COLUMNS,
+        _success_row(succeeded(claim, result)),
+    )
+
+
+_SUCCESS = f"""
+    UPDATE jobs_job
+       SET status = 'succeeded', worker_id = NULL,
+           result = batch.result, error = '', finished_at = {{now}}
+      FROM {{batch}}
+     WHERE {_OWNED} AND {{impatience}}
+    RETURNING {{id_text}}
+"""  # noqa: S608 - words of our own
 
 _SUCCESS_COLUMNS = {
     "job_id": "uuid",
@@ -304,6 +316,11 @@ _SUCCESS_COLUMNS = {
     "worker": "uuid",
     "result": "jsonb",
 }
+
+
+def _success_row(outcome: Outcome) -> tuple[Any, ...]:
+    claim = outcome.claim
+    return claim.job_id, claim.attempt, claim.worker, outcome.result
 
 
 def cancel(job_ids: Iterable[UUID | str]) -> int:
@@ -375,7 +392,7 @@ def _row(outcome: Outcome) -> tuple[Any, ...]:
 
 
 def _record_attempts(
-    alias: str, outcomes: Sequence[Outcome], changed: set[UUID]
+    alias: str, outcomes: Sequence[Outcome], changed: set[str]
 ) -> None:
     batch = [
         (

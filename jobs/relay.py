@@ -33,6 +33,7 @@ from django.db.models.functions import Cast, Now
 from jobs import backoff, conf, crashpoints, sql, transports
 from jobs.errors import TransportError
 from jobs.models import Job, Queue
+from jobs.plans import Plan
 from jobs.statuses import Status
 from jobs.transports.base import Hint, Publisher
 
@@ -423,6 +424,7 @@ def _mark(confirmed: Sequence[Hint], selected_at: str | None) -> None:
         """,
         {"job_id": "uuid"},
         [(hint.job_id,) for hint in confirmed],
+        plan=Plan.FOR_A_WHILE,
         selected_at=selected_at,
     )
 

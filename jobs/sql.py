@@ -7,8 +7,8 @@ the number of parameters is met.
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -91,21 +91,42 @@ def execute(
             f"jobs run on {' and '.join(VENDORS)}, and DATABASES[{alias!r}] is "
             f"{connection.vendor}"
         )
-    keeping: AbstractContextManager[None] = nullcontext()
-    if connection.vendor == "postgresql":
-        batch = _row(columns) if len(rows) == 1 else _arrays(columns)
-        if len(rows) == 1:
-            keeping = plans.kept(connection, plan)
-        for name, values in zip(columns, zip(*rows, strict=True), strict=True):
-            value = values[0] if len(rows) == 1 else _array(values)
-            parameters[f"batch_{name}"] = value
+    planned: Any = None
+    if connection.vendor == "postgresql" and len(rows) == 1:
+        planned = plans.cursor(connection, plan)
+        batch = _row(columns)
+        parameters |= _parameters(columns, rows[0])
+    elif connection.vendor == "postgresql":
+        batch = _arrays(columns)
+        parameters |= _parameters(columns, map(_array, zip(*rows, strict=True)))
     else:
         batch = _json_each(columns)
         parameters["batch"] = json.dumps(rows)
     text = _written(statement, connection.vendor, batch)
-    with keeping, connection.cursor() as cursor:
+    if planned is not None:
+        with connection.wrap_database_errors:
+            planned.execute(text, parameters, prepare=True)
+            return planned.fetchall() if _returns_rows(text) else []
+    with connection.cursor() as cursor:
         cursor.execute(text, parameters)
         return cursor.fetchall() if _returns_rows(text) else []
+
+
+def execute_last(
+    alias: str, statement: str, columns: Mapping[str, str], row: Sequence[Any]
+) -> bool:
+    """Run a statement about one row as the last one of the open transaction.
+
+    `statement` returns the row that it changed. False if it did not: then the caller must
+    roll back. On PostgreSQL the transaction is committed by that already, where nothing is
+    in the way; elsewhere by whoever opened it.
+    """
+    connection = connections[alias]
+    if connection.vendor == "postgresql" and plans.may_commit(connection):
+        text = _written(statement, connection.vendor, _row(columns))
+        return plans.commit(connection, text, _parameters(columns, row))
+    changed = execute(alias, statement, columns, [row], plan=Plan.FOR_A_WHILE)
+    return bool(changed)
 
 
 @functools.lru_cache(maxsize=100)
@@ -167,6 +188,10 @@ def unanswered(alias: str) -> Iterator[None]:
 def is_locked(error: Exception) -> bool:
     """Whether an `{impatient}` statement was given up because of somebody's lock."""
     return getattr(error.__cause__, "sqlstate", "") == LOCK_NOT_AVAILABLE
+
+
+def _parameters(columns: Mapping[str, str], values: Iterable[Any]) -> dict[str, Any]:
+    return {f"batch_{name}": value for name, value in zip(columns, values, strict=True)}
 
 
 def _row(columns: Mapping[str, str]) -> str:

@@ -100,10 +100,15 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        # Either of the two lines that it leaves out says that the job still runs.
         name="finish-without-status",
         file="jobs/lifecycle.py",
-        whole="    AND jobs_job.status || '' = 'running'\n",
-        broken="",
+        whole="""
+    AND jobs_job.status || '' = 'running'
+    AND jobs_job.attempt = batch.attempt
+    AND (jobs_job.worker_id = batch.worker) IS TRUE
+""",
+        broken="\n    AND jobs_job.attempt = batch.attempt\n",
         tests=("tests/test_lifecycle.py::test_an_attempt_ends_once",),
     ),
     Mutant(
@@ -134,8 +139,8 @@ MUTANTS = (
     Mutant(
         name="fence-ignored",
         file="jobs/context.py",
-        whole="if not lifecycle.finish([lifecycle.succeeded(self.claim, result)]):",
-        broken="if lifecycle.finish([lifecycle.succeeded(self.claim, result)]) is None:",
+        whole="if not lifecycle.complete(self.claim, result):",
+        broken="if lifecycle.complete(self.claim, result) is None:",
         tests=(
             "tests/test_options.py::TestAtomic::"
             "test_its_writes_are_undone_when_its_job_is_somebody_elses[database]",
@@ -147,8 +152,7 @@ MUTANTS = (
         file="jobs/worker/executor.py",
         whole="            execution.complete(_call(task, execution, args, kwargs))\n",
         broken="            result = _call(task, execution, args, kwargs)\n"
-        "        execution.complete(result)\n"
-        "        if True:\n",
+        "        execution.complete(result)\n",
         tests=(
             "tests/test_options.py::TestAtomic::"
             "test_its_writes_are_undone_when_its_job_is_somebody_elses[database]",
@@ -297,7 +301,7 @@ MUTANTS = (
     Mutant(
         name="misses-are-put-back",
         file="jobs/worker/consumer.py",
-        whole="waiting = self._waiting(d.job_id for d in missed) if missed else {}",
+        whole="waiting = self._waiting(d.job_id for d in missed)",
         broken="waiting = {delivery.job_id: True for delivery in missed}",
         tests=(
             "tests/faults/test_broker.py::"

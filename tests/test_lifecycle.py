@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -301,13 +301,23 @@ def test_what_succeeded_or_still_waits_is_not_retried(
     assert lifecycle.retry([done.id, waiting.id]) == 0
 
 
+NOW = "2026-01-01T00:00Z"
+WORKER = UUID(int=1)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
-        {"status": "running"},
-        {"status": "succeeded"},
-        {"finished_at": "2026-01-01T00:00Z"},
         {"status": "asleep"},
+        {"status": ""},
+        {"worker": WORKER},
+        {"finished_at": NOW},
+        {"cancel_requested_at": NOW},
+        {"status": "running"},
+        {"status": "running", "worker": WORKER, "finished_at": NOW},
+        {"status": "succeeded"},
+        {"status": "failed", "worker": WORKER, "finished_at": NOW},
+        {"status": "cancelled", "worker": WORKER},
         {"priority": 101},
     ],
     ids=str,

@@ -6,14 +6,22 @@ import math
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from psycopg.pq import TransactionStatus
 
 from jobs import lifecycle, plans
-from jobs.models import Job, Worker
+from jobs.context import Execution
+from jobs.errors import Fenced
+from jobs.lifecycle import Claim
+from jobs.models import Attempt, Job, Queue, Worker
 from jobs.plans import Plan
+from jobs.worker import executor
 from tests.conftest import MakeJob, claimed
 from tests.proxy import Proxy, other_session
 
@@ -87,6 +95,36 @@ def test_what_else_is_asked_is_not_held_on_to(make_job: MakeJob) -> None:
     assert held < 20 * MIB
 
 
+def test_who_listens_to_what_django_asks_hears_of_jobs_too(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    heard: list[str] = []
+
+    def listen(execute: Any, statement: str, *rest: Any) -> Any:
+        heard.append(statement)
+        return execute(statement, *rest)
+
+    for _ in range(10):
+        run(make_job(), worker_row)
+    with connection.execute_wrapper(listen):
+        run(make_job(), worker_row)
+
+    for words in ("INSERT INTO jobs_job", "status = 'running'", "status = 'succeeded'"):
+        assert any(words in each for each in heard)
+
+
+def test_nothing_is_asked_in_a_transaction_that_is_spoiled(
+    make_job: MakeJob, worker_row: Worker
+) -> None:
+    for _ in range(10):
+        run(make_job(), worker_row)
+
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        with pytest.raises(TransactionManagementError):
+            make_job()
+
+
 @pytest.mark.parametrize("forget", ["DISCARD ALL", "DEALLOCATE ALL", "ROLLBACK"])
 def test_a_function_may_have_postgresql_forget_all_plans(
     forget: str, make_job: MakeJob, worker_row: Worker
@@ -149,6 +187,153 @@ def test_ends_of_many_find_each_row_by_its_key(
     assert Job.objects.filter(status="succeeded").count() == 300
 
 
+class TestCompleting:
+    """The end of a job and the COMMIT of its transaction are one question."""
+
+    @pytest.fixture(autouse=True)
+    def planned(self, make_job: MakeJob, worker_row: Worker) -> None:
+        for _ in range(plans.LEAST_USES):
+            complete(claimed(make_job(), worker_row), None)
+        assert any("WITH changed" in each for each in prepared())
+        Queue.objects.filter(name="made").delete()
+
+    def test_it_is_committed_with_what_the_function_wrote(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        claim = claimed(make_job(), worker_row)
+        committed: list[bool] = []
+
+        with transaction.atomic():
+            Queue.objects.create(name="later")
+            transaction.on_commit(lambda: committed.append(True))
+            assert lifecycle.complete(claim, "done")
+            assert is_idle(connection)
+            assert not committed
+
+        assert committed
+        assert Job.objects.get(pk=claim.job_id).status == "succeeded"
+        assert Queue.objects.filter(name="later").exists()
+
+    @pytest.mark.parametrize(
+        "result",
+        [None, {"quoted": 'it\'s \\ "so"'}, "é ☃ \\x41", [1.5, True, {}], "%s %"],
+    )
+    def test_the_result_is_stored_as_it_is(
+        self, result: Any, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        claim = claimed(make_job(), worker_row)
+
+        complete(claim, result)
+
+        assert Job.objects.get(pk=claim.job_id).result == result
+
+    def test_nothing_is_committed_if_the_job_is_somebody_elses(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        claim = claimed(make_job(), worker_row)
+        Job.objects.update(attempt=claim.attempt + 1)
+
+        with pytest.raises(Fenced):
+            complete(claim, None)
+
+        assert Job.objects.get(pk=claim.job_id).status == "running"
+        assert not Queue.objects.filter(name="made").exists()
+        complete(claim._replace(attempt=claim.attempt + 1), None)
+        assert Job.objects.get(pk=claim.job_id).status == "succeeded"
+
+    def test_what_only_a_commit_finds_out_is_raised(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        claim = claimed(make_job(), worker_row)
+
+        with (  # noqa: PT012 - one transaction
+            pytest.raises(IntegrityError, match="foreign key"),
+            transaction.atomic(),
+        ):
+            Attempt.objects.create(
+                job_id=UUID(int=0),
+                number=1,
+                worker=worker_row,
+                started_at=timezone.now(),
+                finished_at=timezone.now(),
+                outcome=Attempt.Outcome.FAILED,
+            )
+            lifecycle.complete(claim, None)
+
+        assert Job.objects.get(pk=claim.job_id).status == "running"
+
+    def test_a_transaction_around_it_is_not_ended(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        claim = claimed(make_job(), worker_row)
+
+        with transaction.atomic():
+            complete(claim, None)
+            assert not is_idle(connection)
+            transaction.set_rollback(True)
+
+        assert Job.objects.get(pk=claim.job_id).status == "running"
+
+    @pytest.mark.parametrize("forget", ["DISCARD ALL", "DEALLOCATE ALL", "ROLLBACK"])
+    def test_it_is_planned_anew_where_plans_were_forgotten(
+        self, forget: str, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        for _ in range(3):
+            complete(claimed(make_job(), worker_row), None)
+            with connection.cursor() as cursor:
+                cursor.execute(forget)
+
+        complete(claimed(make_job(), worker_row), None)
+
+        assert not Job.objects.exclude(status="succeeded").exists()
+
+    def test_an_attempt_of_a_large_number_is_like_others(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        for attempt in (1, 40_000, 100_000):
+            claim = claimed(make_job(), worker_row)
+            Job.objects.filter(pk=claim.job_id).update(attempt=attempt)
+            complete(claim._replace(attempt=attempt), None)
+            assert Job.objects.get(pk=claim.job_id).status == "succeeded"
+
+    def test_a_connection_that_breaks_in_that_moment_interrupts_the_job(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        claim = claimed(make_job(), worker_row)
+
+        with (  # noqa: PT012 - one transaction
+            pytest.raises(OperationalError) as raised,
+            transaction.atomic(),
+        ):
+            Queue.objects.create(name="made")
+            end_this_session()
+            lifecycle.complete(claim, None)
+
+        assert executor._is_infrastructure(raised.value)
+        assert Job.objects.get(pk=claim.job_id).status == "running"
+
+
+def complete(claim: Claim, result: Any) -> None:
+    """What an atomic function and its worker do."""
+    with transaction.atomic():
+        Queue.objects.get_or_create(name="made")
+        Execution(claim).complete(result)
+
+
+def is_idle(among: Any) -> bool:
+    """Whether the session is in no transaction."""
+    return bool(among.connection.info.transaction_status == TransactionStatus.IDLE)
+
+
+def end_this_session() -> None:
+    """As an operator may."""
+    other = connection.copy()
+    with other.cursor() as cursor:
+        pid = connection.connection.info.backend_pid
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    other.close()
+
+
 @pytest.mark.parametrize("is_pooler", [False, True])
 def test_nothing_is_kept_in_a_session_that_a_pooler_may_lend(is_pooler: bool) -> None:
     with Proxy(int(connection.settings_dict["PORT"] or 5432)) as proxy:
@@ -158,10 +343,10 @@ def test_nothing_is_kept_in_a_session_that_a_pooler_may_lend(is_pooler: bool) ->
         through.settings_dict |= {"HOST": "127.0.0.1", "PORT": proxy.port}
         through.settings_dict["OPTIONS"]["sslmode"] = "disable"
 
-        for number in range(10):
-            with plans.kept(through, Plan.FOR_GOOD), through.cursor() as cursor:
-                cursor.execute("SELECT %s::integer", [number])
-                assert cursor.fetchone() == (number,)
+        cursors = [plans.cursor(through, Plan.FOR_GOOD) for _ in range(10)]
+        for number, cursor in enumerate(filter(None, cursors)):
+            cursor.execute("SELECT %s::integer", [number], prepare=True)
+            assert cursor.fetchone() == (number,)
 
         assert len(prepared(through)) == (not is_pooler)
         through.close()

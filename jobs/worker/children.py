@@ -102,8 +102,10 @@ class Child:
 
     def held_up(self) -> float:
         """For how long the longest of what it runs has been running, in seconds."""
+        if not self.running:
+            return 0.0
         now = time.monotonic()
-        return max((now - (each.begun_at or now) for each in self.begun()), default=0.0)
+        return max(now - (each.begun_at or now) for each in self.begun())
 
     def has_plenty(self, per_slot: int) -> bool:
         """Whether no slot of it will be idle soon."""

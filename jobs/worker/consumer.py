@@ -164,7 +164,10 @@ class ClaimingConsumer:
         A job that is still waiting was locked by somebody, or its queue is paused: it must
         not be lost.
         """
-        waiting = self._waiting(d.job_id for d in missed) if missed else {}
+        if not missed:
+            self._locked_turns = 0
+            return 0
+        waiting = self._waiting(d.job_id for d in missed)
         self.met_a_pause = any(waiting.values())
         self._locked_turns = self._locked_turns + 1 if waiting else 0
         old = time.monotonic() - GIVE_BACK_SECONDS

@@ -99,7 +99,6 @@ def _call_and_tell(execution: Execution) -> Report:
         # then changes nothing.
         with transaction.atomic(using=router.db_for_write(Job)):
             execution.complete(_call(task, execution, args, kwargs))
-            crashpoints.reach("complete_before_commit")
         crashpoints.reach("complete_after_commit")
         return Report(COMMITTED)
     result = _call(task, execution, args, kwargs)
@@ -198,13 +197,10 @@ def _described(error: BaseException) -> dict[str, str]:
 def _beyond_us(error: BaseException) -> Any:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
-        if not frame.tb_frame.f_code.co_filename.startswith(_OURS):
+        if frame.tb_frame.f_code.co_filename != __file__:
             return frame
         frame = frame.tb_next
     return frame
-
-
-_OURS = (__file__,)
 
 
 def rest() -> None:
@@ -234,17 +230,14 @@ class _Connections(threading.local):
     def __init__(self) -> None:
         self.opened: list[Any] = [*connections.all(initialized_only=True)]
 
-    def add(self, connection: Any) -> None:
-        if connection not in self.opened:
-            self.opened.append(connection)
-
 
 _connections = _Connections()
 
 
 @receiver(connection_created)
 def _opened(connection: Any, **kwargs: object) -> None:
-    _connections.add(connection)
+    if connection not in _connections.opened:
+        _connections.opened.append(connection)
 
 
 def _leave_no_transaction(execution: Execution) -> None:

@@ -5,7 +5,7 @@ would spend most of their time on the way: of those, each slot has as many in ha
 in about a tenth of a second.
 """
 
-import math
+from bisect import bisect
 
 #: What one slot has in hand should take this long together, in seconds.
 WINDOW_SECONDS = 0.1
@@ -45,7 +45,7 @@ class Pace:
     def per_slot(self) -> int:
         """How many jobs one slot may have in hand, the one that it runs among them."""
         fitting = min(WINDOW_SECONDS / max(self.mean, 1e-9), MOST / self._slots)
-        return max(step for step in STEPS if step <= max(1.0, math.floor(fitting)))
+        return STEPS[bisect(STEPS, max(1.0, fitting)) - 1]
 
     def __str__(self) -> str:
         milliseconds = self.mean * 1000

@@ -149,7 +149,7 @@ class Recorder:
             for outcome in outcomes:
                 if outcome.claim.job_id in changed:
                     self._recorded.committed.append(outcome)
-                elif not locked or outcome not in locked:
+                elif outcome not in locked:
                     self._recorded.fenced.append(outcome)
 
     def _commit(self, outcomes: Sequence[Outcome]) -> tuple[set[str], list[Outcome]]:

@@ -602,8 +602,5 @@ class Supervisor:
             pass  # it has been told often enough
 
     def _woken(self) -> None:
-        try:
-            while os.read(self._wake_read, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        # Should there be more, it is another turn.
+        os.read(self._wake_read, 4096)

@@ -690,15 +690,17 @@ def test_d18_a_full_disk_is_waited_for(
 
 @pytest.mark.usefixtures("transport")
 def test_d23_a_running_job_that_is_deleted_leaves_nothing_behind(
-    site: Site, make_job: MakeJob
+    site: Site, make_job: MakeJob, tmp_path: Path
 ) -> None:
     worker = site.worker("--processes=2")
+    written = tmp_path / "written"
     jobs = [
-        make_job(f"{SAMPLE}.make_queue", "made", 1.5),
+        make_job(f"{SAMPLE}.make_queue", "made", 1.5, kwargs={"marker": str(written)}),
         make_job(f"{SAMPLE}.nap", 1.5),
     ]
     for job in jobs:
         ends_as(job, "running")
+    eventually(written.exists)
 
     Job.objects.all().delete()
 

@@ -182,9 +182,11 @@ def call_off() -> None:
 
 
 @task(atomic=True)
-def make_queue(name: str, nap: float = 0.0, then: str = "") -> str:
+def make_queue(name: str, nap: float = 0.0, then: str = "", marker: str = "") -> str:
     """Write a row in the same transaction as its own completion."""
     Queue.objects.create(name=name)
+    if marker:
+        Path(marker).touch()
     time.sleep(nap)
     if then == "raise":
         raise ValueError("after the write")
