@@ -25,18 +25,25 @@ run: $(VENV)/run.stamp ## The site and a worker at http://127.0.0.1:8000/ (PORT=
 test: check ## All checks, then all tests, on SQLite and PostgreSQL, with a real RabbitMQ
 	@$(BIN)/python -m tests.services run -- $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync suites
 
+ON_POSTGRESQL = $(if $(SQLITE_ONLY),,$(TEST_POSTGRESQL_URL))
+PYTEST = $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest-$@
+
 # The whole suite on SQLite, and what touches the database on PostgreSQL, side by side: most
-# of the time a test waits for processes that it started.
-suites: suite-faults suite-sqlite $(if $(TEST_POSTGRESQL_URL),$(if $(SQLITE_ONLY),,suite-postgresql))
+# of the time a test waits for processes that it started. Three parts of about the same length.
+suites: suite-faults suite-sqlite $(if $(ON_POSTGRESQL),suite-postgresql)
 
 suite-sqlite:
-	@DATABASE_URL=sqlite:///db.sqlite3 $(BIN)/python -m pytest -q -m "not postgresql" --ignore=tests/faults
-
-suite-faults:
-	@DATABASE_URL=sqlite:///faults.sqlite3 $(BIN)/python -m pytest -q -m "not postgresql" -o cache_dir=.cache/pytest-faults tests/faults
+	@DATABASE_URL=sqlite:///db.sqlite3 $(PYTEST) -m "not postgresql" --ignore=tests/faults
 
 suite-postgresql:
-	@DATABASE_URL=$$TEST_POSTGRESQL_URL $(BIN)/python -m pytest -q -m "not once and not sqlite" -o cache_dir=.cache/pytest-postgresql
+	@DATABASE_URL=$$TEST_POSTGRESQL_URL $(PYTEST) -m "not once and not sqlite" --ignore=tests/faults
+
+# On PostgreSQL in a database of its own: pytest makes one whose name starts with test_.
+suite-faults:
+	@failed=; \
+	DATABASE_URL=sqlite:///faults.sqlite3 $(PYTEST) -m "not postgresql" tests/faults || failed=yes; \
+	$(if $(ON_POSTGRESQL),DATABASE_URL=$${TEST_POSTGRESQL_URL%/*}/faults $(PYTEST) -m "not once and not sqlite" tests/faults || failed=yes;) \
+	test -z "$$failed"
 
 check: $(VENV)/dev.stamp ## Lint, format, types, import contracts, migrations
 	$(BIN)/ruff check --quiet

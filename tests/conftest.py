@@ -166,8 +166,14 @@ def rabbitmq_url() -> str:
 
 
 @pytest.fixture
-def broker(rabbitmq_url: str, settings: Any) -> Iterator[Broker]:
+def broker(
+    request: pytest.FixtureRequest, rabbitmq_url: str, settings: Any
+) -> Iterator[Broker]:
     """A real RabbitMQ carries the jobs of this test."""
+    # A database must be there first, and so still be there in the end: the queues to delete
+    # are asked of it.
+    if not {"db", "transactional_db"}.isdisjoint(request.fixturenames):
+        request.getfixturevalue("db")
     for broker in use_broker(settings, rabbitmq_url):
         yield broker
         try:

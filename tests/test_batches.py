@@ -240,7 +240,9 @@ class TestWorkers:
 
         warm_up()
 
-        eventually(lambda: Worker.objects.filter(pace__regex="(256|512) to a slot"))
+        # How many depends on what else this machine does just now.
+        short = r"^a job takes about \S+ ms: (4|16|64|256|512) to a slot$"
+        eventually(lambda: Worker.objects.filter(pace__regex=short))
 
     def test_a_killed_worker_leaves_its_whole_batch_to_others(
         self, site: Site, settings: Settings
