@@ -78,6 +78,8 @@ def measure(
 def fill(contender: Contender, function: str, count: int) -> None:
     contender.enqueue_many(function, count)
     contender.flush()
+    # Where nothing is confirmed, the last ones may still be on their way.
+    until(lambda: contender.waiting() >= count, 60, 0.05)
     assert contender.waiting() == count
     if connection.vendor == "postgresql":
         # As autovacuum does in time: some make poor plans for a table that was empty.

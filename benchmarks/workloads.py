@@ -38,10 +38,10 @@ WORKLOADS = {
         "drain",
         "one_query",
         {
-            "jobsite": 8_000,
-            "celery-safe": 1_000,
-            "dramatiq": 1_000,
-            "procrastinate": 2_000,
+            "jobsite": 12_000,
+            "celery-safe": 1_600,
+            "dramatiq": 1_600,
+            "procrastinate": 3_000,
         },
     ),
     "insert": Workload(
@@ -49,10 +49,10 @@ WORKLOADS = {
         "drain",
         "one_insert",
         {
-            "jobsite": 4_000,
-            "celery-safe": 1_000,
-            "dramatiq": 1_000,
-            "procrastinate": 2_000,
+            "jobsite": 8_000,
+            "celery-safe": 1_600,
+            "dramatiq": 1_600,
+            "procrastinate": 3_000,
         },
     ),
     "sqlite": Workload(
