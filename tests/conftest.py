@@ -18,12 +18,13 @@ import hypothesis
 import pika
 import pytest
 from django.conf import settings as django_settings
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from jobs import conf, lifecycle, models, relay
 from jobs.lifecycle import Claim
 from jobs.models import Job, Worker
+from jobs.transports.base import Consumer, Delivery
 from tests import services
 
 # The suite runs the same examples every time, and tells of the first that fails as it is.
@@ -66,6 +67,20 @@ def eventually(
             pytest.fail(f"not so within {seconds} s: {what or condition}")
         time.sleep(0.02)
     return value
+
+
+def fetch(consumer: Consumer, count: int) -> list[Delivery]:
+    """Exactly so many hints, as they come."""
+    found: list[Delivery] = []
+
+    def enough() -> bool:
+        if consumer.ready():
+            with transaction.atomic():
+                found.extend(consumer.fetch(count - len(found)))
+        return len(found) >= count
+
+    eventually(enough, what=f"{count} hints")
+    return found
 
 
 def a_moment_ago() -> datetime:

@@ -13,7 +13,7 @@ from jobs import message, transports
 from jobs.transports import rabbitmq
 from jobs.transports.base import Delivery, Hint
 from jobs.transports.frames import HintConnection, Hints
-from tests.conftest import Broker, eventually
+from tests.conftest import Broker, fetch
 
 pytestmark = pytest.mark.once
 
@@ -138,6 +138,7 @@ def test_what_is_no_amqp_at_all_is_left_to_pika() -> None:
     assert [type(frame) for frame in left] == [pika.frame.ProtocolHeader]
 
 
+@pytest.mark.django_db
 def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,14 +158,8 @@ def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
     consumer.consume(["default"])
     consumer.start()
 
-    arrived: list[Any] = []
-
-    def all_are_here() -> bool:
-        arrived.extend(delivery.job_id for delivery in consumer.fetch(100))
-        return len(arrived) >= len(hints)
-
-    eventually(all_are_here)
+    arrived = fetch(consumer, len(hints))
     consumer.stop()
 
-    assert sorted(arrived) == sorted(hint.job_id for hint in hints)
+    assert {each.job_id for each in arrived} == {hint.job_id for hint in hints}
     assert slow == []

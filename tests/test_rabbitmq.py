@@ -21,7 +21,7 @@ from jobs.models import Job
 from jobs.transports import amqp, rabbitmq
 from jobs.transports.base import Consumer, Hint
 from tests import services
-from tests.conftest import Broker, MakeJob, available, eventually
+from tests.conftest import Broker, MakeJob, available, eventually, fetch
 
 HOUR = timedelta(hours=1)
 
@@ -300,7 +300,7 @@ class TestHolding:
         broker: Broker,
         consumer: Consumer,
     ) -> Consumer:
-        """It has 42 of 100 at hand: 40, and the two that it had before."""
+        """It is given 42 of 100: 40, and the two that it had before."""
         publisher.publish([hint() for _ in range(100)], 10)
         consumer.consume(["default"])
         eventually(lambda: broker.count() == 98)
@@ -311,13 +311,13 @@ class TestHolding:
     def test_it_holds_as_many_as_it_was_told_last(
         self, broker: Broker, holding: Consumer
     ) -> None:
-        held = holding.fetch(100)
+        held = fetch(holding, 42)
         assert len({delivery.job_id for delivery in held}) == 42
 
         holding.hold(2)  # a slot's own: jobs prove to be long
         holding.acknowledge(held)
-        eventually(lambda: broker.count() == 56)
-        assert len(holding.fetch(100)) == 2
+        fetch(holding, 2)
+        assert broker.count() == 56
 
     def test_it_does_not_follow_a_number_that_wavers(
         self, broker: Broker, holding: Consumer
@@ -326,18 +326,18 @@ class TestHolding:
             holding.hold(10)
             holding.hold(40)
         holding.hold(10)
-        holding.acknowledge(holding.fetch(100))
-        eventually(lambda: broker.count() == 18)  # it has 40 as before
-        assert len(holding.fetch(100)) == 40
+        holding.acknowledge(fetch(holding, 42))
+        fetch(holding, 40)  # it has 40 as before
+        assert broker.count() == 18
 
     def test_it_holds_fewer_once_that_was_wanted_for_a_while(
         self, broker: Broker, holding: Consumer
     ) -> None:
         time.sleep(rabbitmq.HOLD_SECONDS)
         holding.hold(10)
-        holding.acknowledge(holding.fetch(100))
-        eventually(lambda: broker.count() == 48)
-        assert len(holding.fetch(100)) == 10
+        holding.acknowledge(fetch(holding, 42))
+        fetch(holding, 10)
+        assert broker.count() == 48
 
     def test_several_queues_share_it(
         self,

@@ -10,15 +10,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from jobs import conf, lifecycle, relay, transports
 from jobs.models import Job, Worker
-from jobs.transports.base import Consumer, Delivery
+from jobs.transports.base import Consumer
 from jobs.worker.consumer import ClaimingConsumer
-from tests.conftest import Broker, MakeJob, claimed, eventually
+from tests.conftest import Broker, MakeJob, claimed, eventually, fetch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,20 +42,6 @@ def consumer(transport: str) -> Iterator[StartConsumer]:
     yield start
     for each in started:
         each.stop()
-
-
-def fetch(consumer: Consumer, count: int) -> list[Delivery]:
-    """Exactly so many hints, as they come."""
-    found: list[Delivery] = []
-
-    def enough() -> bool:
-        if consumer.ready():
-            with transaction.atomic():
-                found.extend(consumer.fetch(count - len(found)))
-        return len(found) >= count
-
-    eventually(enough, what=f"{count} hints")
-    return found
 
 
 def remains_empty(consumer: Consumer) -> bool:
