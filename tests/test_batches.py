@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -98,7 +97,7 @@ class TestWorkers:
 
         short = Job.objects.enqueue_many(echoes(1000))
 
-        eventually(lambda: all_succeeded(short), 60)
+        eventually(lambda: all_succeeded(short))
         assert status_of(long) == "running"
 
     def test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere(
@@ -124,15 +123,16 @@ class TestWorkers:
         warm_up()
 
         heavy_and_light = Job.objects.enqueue_many(
-            Job(task=f"{SAMPLE}.nap_and_tell", args=[0.5 if turn % 2 else 0.001])
+            Job(task=f"{SAMPLE}.nap_and_tell", args=[1.0 if turn % 2 else 0.001])
             for turn in range(20)
         )
 
-        eventually(lambda: all_succeeded(heavy_and_light), 60)
+        eventually(lambda: all_succeeded(heavy_and_light))
         rows = Job.objects.filter(pk__in=heavy_and_light)
         last_start = max(row.started_at for row in rows if row.started_at)
         for worker in {int(row.result or 0) for row in rows}:
-            assert longest_idle(worker, rows, last_start) < 1.5
+            # Unshared it would be five and more; benchmarks/fairness.py holds it to one.
+            assert longest_idle(worker, rows, last_start) < 3.0
 
     def test_what_is_urgent_passes_a_backlog(
         self, site: Site, make_job: MakeJob
@@ -143,12 +143,10 @@ class TestWorkers:
         site.worker("--processes=2")
         eventually(lambda: Job.objects.filter(status="succeeded").count() > 200)
 
-        begun = time.monotonic()
         urgent = make_job(f"{SAMPLE}.echo", priority=50)
         ends_as(urgent, "succeeded")
 
-        assert time.monotonic() - begun < 2.0
-        assert Job.objects.exclude(status="succeeded").exists()
+        assert Job.objects.filter(status="queued").count() > 5_000
 
     def test_a_killed_child_is_blamed_on_the_one_job_that_it_ran(
         self, site: Site, make_job: MakeJob
@@ -260,7 +258,7 @@ class TestWorkers:
         worker.signal(signal.SIGKILL)
         site.worker("--processes=2")
 
-        eventually(lambda: all_succeeded(jobs), 60)
+        eventually(lambda: all_succeeded(jobs))
 
 
 def echoes(count: int) -> list[Job]:

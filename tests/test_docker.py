@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests import services
-from tests.conftest import eventually
+from tests.conftest import DEADLINE, eventually
 
 pytestmark = pytest.mark.once
 
@@ -265,7 +265,7 @@ def test_the_health_check_of_a_worker_tells_whether_there_is_one(
         eventually(is_well)
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(DEADLINE)
     assert not is_well()
 
 
@@ -301,7 +301,7 @@ def test_gunicorn_serves_the_site_and_stops_when_told(
         assert get(port, f"/static/admin/css/{style.name}")[0] == 200
     finally:
         site.send_signal(signal.SIGTERM)
-        output, _ = site.communicate(timeout=30)
+        output, _ = site.communicate(timeout=DEADLINE)
     assert site.returncode == 0, output
 
 

@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import DEADLINE, eventually
 from tests.services import free_ports
 
 pytestmark = pytest.mark.once
@@ -217,14 +217,12 @@ def test_make_run_shows_the_way_in_runs_a_job_and_ends_when_told(
     seen = lines_until(started, "Ctrl-C stops it all")
     assert "transport: the database" in seen
     assert re.search(r"sign in as admin with the password \S{12} ", seen)
-    assert succeeded_within(20, tmp_path / "db.sqlite3")
+    assert one_succeeds(tmp_path / "db.sqlite3")
 
-    asked = time.monotonic()
     started.send_signal(number)
-    output, _ = started.communicate(timeout=30)
+    output, _ = started.communicate(timeout=DEADLINE)
 
     assert started.returncode == 0, output
-    assert time.monotonic() - asked < 10
     assert "Traceback" not in seen + output
 
 
@@ -238,7 +236,7 @@ def test_make_run_starts_the_worker_anew_when_a_file_changes(
     lines_until(started, "a Python file changed: starting anew")
     lines_until(started, "slots")
     started.send_signal(signal.SIGINT)
-    assert started.wait(30) == 0
+    assert started.wait(DEADLINE) == 0
 
 
 def test_make_run_ends_with_the_site(started: subprocess.Popen[str]) -> None:
@@ -248,21 +246,16 @@ def test_make_run_ends_with_the_site(started: subprocess.Popen[str]) -> None:
 
     site.kill()
 
-    output, _ = started.communicate(timeout=30)
+    output, _ = started.communicate(timeout=DEADLINE)
     assert started.returncode == 128 + signal.SIGKILL, output
     assert "the site ended by itself with code 137" in output
 
 
-def succeeded_within(seconds: float, database: Path) -> bool:
-    """Whether an example job succeeds in this time."""
-    deadline = time.monotonic() + seconds
+def one_succeeds(database: Path) -> bool:
+    """One of the example jobs does."""
+    query = "SELECT count(*) FROM jobs_job WHERE status = 'succeeded'"
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        while time.monotonic() < deadline:
-            query = "SELECT count(*) FROM jobs_job WHERE status = 'succeeded'"
-            if connection.execute(query).fetchone()[0]:
-                return True
-            time.sleep(0.1)
-    return False
+        return bool(eventually(lambda: connection.execute(query).fetchone()[0]))
 
 
 def lines_until(process: subprocess.Popen[str], text: str) -> str:

@@ -22,7 +22,7 @@ from django.utils import timezone
 from jobs import conf, lifecycle, pruner
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import FINISHED, Status
-from tests.conftest import MakeJob, Site, ends_as, eventually
+from tests.conftest import DEADLINE, MakeJob, Site, ends_as, eventually
 
 SAMPLE = "tests.sample.tasks"
 AGES = pruner.ages(succeeded_days=7, failed_days=90)
@@ -346,7 +346,7 @@ def test_several_pruners_delete_each_job_once(small_batches: None) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE)
 
     assert len(counts) == 3
     assert sum(counts) == 200
@@ -378,7 +378,7 @@ class TestSlices:
 
         pruning.work(0.2, ended)
 
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 4
         after_one = len(left())
         assert 0 < after_one < 100
         pruning.work(0.2, ended)
@@ -459,7 +459,7 @@ def test_a_busy_database_is_waited_for_only_for_a_moment(
     finally:
         other.close()
 
-    assert took < 2
+    assert took < 15  # others have 30 seconds
     assert "database is locked" in caplog.text
     assert prune() == {"succeeded": 1}
 
@@ -477,7 +477,7 @@ def test_a_worker_prunes_by_itself(
 
     worker = site.worker()
 
-    worker.says("pruned what was old: 1500 succeeded, 5 failed, 1 workers", 30)
+    worker.says("pruned what was old: 1500 succeeded, 5 failed, 1 workers")
     assert left() == set(kept)
     assert not Attempt.objects.exists()
     assert not Worker.objects.filter(pk=gone.pk).exists()
@@ -492,7 +492,7 @@ def test_a_worker_keeps_for_ever_what_it_is_told_to(site: Site) -> None:
 
     worker = site.worker(JOBS_KEEP_SUCCEEDED_DAYS="0", JOBS_LEASE_SECONDS="3")
 
-    eventually(lambda: not Job.objects.filter(status="failed").exists(), 30)
+    eventually(lambda: not Job.objects.filter(status="failed").exists())
     assert Job.objects.get().status == "succeeded"
     assert worker.stop() == 0
 

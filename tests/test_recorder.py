@@ -13,7 +13,7 @@ from jobs.lifecycle import Outcome
 from jobs.models import Job, Worker
 from jobs.worker import recorder
 from jobs.worker.recorder import Recorder
-from tests.conftest import MakeJob, claimed, eventually
+from tests.conftest import DEADLINE, MakeJob, claimed, eventually
 
 # On SQLite there is no thread: the loop records by itself.
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
@@ -72,7 +72,7 @@ def test_what_ended_is_committed_by_a_thread_that_says_so(
 
     assert recording.record([outcome], at_leisure=False) == ([], [])
     assert recording.held() == [outcome]
-    assert woken.wait(10)
+    assert woken.wait(DEADLINE)
 
     assert recording.record([], at_leisure=False) == ([outcome], [])
     assert recording.held() == []

@@ -18,7 +18,7 @@ from jobs import conf, lifecycle, relay, transports
 from jobs.models import Job, Worker
 from jobs.transports.base import Consumer
 from jobs.worker.consumer import ClaimingConsumer
-from tests.conftest import Broker, MakeJob, claimed, eventually, fetch
+from tests.conftest import DEADLINE, Broker, MakeJob, claimed, eventually, fetch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -255,7 +255,7 @@ def test_two_workers_never_claim_the_same_job(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(40)
+        thread.join(DEADLINE)
 
     assert sorted(claimed) == sorted(map(str, ids))
 

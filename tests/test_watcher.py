@@ -16,7 +16,7 @@ from jobs import lifecycle
 from jobs.models import Job, Worker
 from jobs.transports import database, watcher
 from jobs.transports.database import DatabaseConsumer
-from tests.conftest import MakeJob, Site, claimed, ends_as, eventually
+from tests.conftest import DEADLINE, MakeJob, Site, claimed, ends_as, eventually
 from tests.proxy import Proxy, other_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,14 +44,14 @@ def attentive(rarely: None) -> Iterator[SimpleNamespace]:
     woken.clear()
     yield SimpleNamespace(consumer=consumer, woken=woken)
     consumer.stop()
-    consumer._watcher._thread.join(5)
+    consumer._watcher._thread.join(DEADLINE)
 
 
 def is_told(attentive: SimpleNamespace, count: int = 1) -> bool:
     """Whether it is woken for so many jobs."""
 
     def found() -> bool:
-        assert attentive.woken.wait(30), "nobody woke it"
+        assert attentive.woken.wait(DEADLINE), "nobody woke it"
         attentive.woken.clear()
         if not attentive.consumer.ready():
             return False
@@ -170,7 +170,7 @@ def test_it_listens_again_when_its_connection_was_lost(
             )
         )
     # It looks as soon as it listens: something may have been saved in between.
-    assert attentive.woken.wait(30)
+    assert attentive.woken.wait(DEADLINE)
     eventually(lambda: not attentive.consumer.ready())
 
     make_job()

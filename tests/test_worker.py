@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -140,7 +139,7 @@ def test_a_job_that_is_due_later_starts_then(site: Site, make_job: MakeJob) -> N
     ends_as(job, "succeeded")
 
     assert job.started_at is not None
-    assert timedelta(0) <= job.started_at - job.run_after < timedelta(seconds=2.5)
+    assert job.started_at >= job.run_after
 
 
 def test_a_new_queue_is_noticed(site: Site, make_job: MakeJob) -> None:
@@ -172,14 +171,15 @@ def test_a_burst_ends_when_nothing_is_left(site: Site, make_job: MakeJob) -> Non
 
 def test_threads_run_jobs_side_by_side(site: Site, make_job: MakeJob) -> None:
     site.worker("--threads=4")
-    warm_up(make_job)
-    begun = time.monotonic()
-    naps = [make_job(f"{SAMPLE}.nap", 1.0) for _ in range(4)]
+    let_go = site.directory / "let-go"
 
-    for nap in naps:
-        ends_as(nap, "succeeded")
+    jobs = [make_job(f"{SAMPLE}.wait_for", str(let_go)) for _ in range(4)]
 
-    assert time.monotonic() - begun < 3.0
+    for job in jobs:
+        ends_as(job, "running")
+    let_go.touch()
+    for job in jobs:
+        ends_as(job, "succeeded")
 
 
 def test_w9_sigterm_lets_a_running_job_end(site: Site, make_job: MakeJob) -> None:
@@ -217,7 +217,7 @@ def test_w11_the_second_signal_ends_it_at_once(site: Site, make_job: MakeJob) ->
     worker.says("stopping")
     worker.signal(signal.SIGINT)
 
-    assert worker.wait(10) == 0
+    assert worker.wait() == 0
     assert status_of(job) == "queued"
 
 
@@ -286,7 +286,7 @@ def test_w25_two_workers_run_each_job_once(site: Site, make_job: MakeJob) -> Non
         for number in range(300)
     )
 
-    eventually(lambda: Job.objects.filter(status="succeeded").count() == len(ids), 60)
+    eventually(lambda: Job.objects.filter(status="succeeded").count() == len(ids))
     ran = evidence.read_text().split()
     assert sorted(map(int, ran)) == list(range(300))
 
@@ -302,7 +302,7 @@ def test_long_jobs_are_dealt_out_fairly(site: Site, make_job: MakeJob) -> None:
         for turn in range(12)
     ]
     for job in jobs:
-        ends_as(job, "succeeded", 30)
+        ends_as(job, "succeeded")
 
     # Six heavy ones for two slots: a slot that idled while they waited ran fewer.
     heavy = Counter(job.result for job in jobs if job.args == [1.0])

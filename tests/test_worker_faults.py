@@ -74,7 +74,7 @@ def test_a_busy_worker_does_not_sit_on_the_jobs_of_another_queue(
     site.worker("--queues=a,b,c")
 
     for job in others:
-        ends_as(job, "succeeded", 10)
+        ends_as(job, "succeeded")
     assert Job.objects.get(pk=long.pk).status == "running"
     assert busy.process.poll() is None
 
@@ -122,7 +122,7 @@ class TestBrokerAway:
 
         node.start()
 
-        ends_as(job, "succeeded", 40)
+        ends_as(job, "succeeded")
 
     def test_b1_two_hundred_jobs_saved_without_a_broker_all_run_when_it_is_back(
         self,
@@ -149,7 +149,7 @@ class TestBrokerAway:
             Job(task=f"{SAMPLE}.write", args=[str(evidence), str(number)])
             for number in range(1000)
         )
-        eventually(lambda: own_broker.count() == 1000, 30)
+        eventually(lambda: own_broker.count() == 1000)
         site.worker("--processes=2")
         eventually(lambda: Job.objects.filter(status="succeeded").count() > 50)
 
@@ -191,8 +191,8 @@ class TestBrokerAway:
 
         node.restart()
 
-        assert ends_as(job, "succeeded", 60).attempt == 1
-        eventually(lambda: own_broker.count() == 0, 30)
+        assert ends_as(job, "succeeded").attempt == 1
+        eventually(lambda: own_broker.count() == 0)
 
     def test_b12_a_deleted_queue_is_declared_again(
         self,
@@ -207,7 +207,7 @@ class TestBrokerAway:
         worker.says("ended the consumer")
         job = make_job()
 
-        ends_as(job, "succeeded", 30)
+        ends_as(job, "succeeded")
 
 
 def test_a_wrong_password_ends_the_worker_with_one_line(
@@ -343,7 +343,7 @@ def test_an_idle_worker_does_next_to_nothing(
     time.sleep(idle)
 
     # On SQLite it looks for a change a hundred times a second, and other tests are in the way.
-    assert (cpu_seconds(worker.process.pid) - before) / idle < 0.05
+    assert (cpu_seconds(worker.process.pid) - before) / idle < 0.1
 
 
 def test_a_busy_worker_gives_back_what_it_cannot_start_and_rests(
@@ -359,7 +359,7 @@ def test_a_busy_worker_gives_back_what_it_cannot_start_and_rests(
     busy = 3.0
     time.sleep(busy)
 
-    assert (cpu_seconds(worker.process.pid) - before) / busy < 0.05
+    assert (cpu_seconds(worker.process.pid) - before) / busy < 0.1
     assert broker.count("b") == 1
 
 

@@ -50,7 +50,7 @@ def worker(
 ) -> WorkerProcess:
     """One that has run a job through the cluster."""
     worker = site.worker()
-    ends_as(make_job(), "succeeded", 30)
+    ends_as(make_job(), "succeeded")
     return worker
 
 
@@ -74,7 +74,7 @@ def test_b7_a_cluster_that_loses_one_node_carries_on(
     jobs = [make_job() for _ in range(20)]
 
     for job in jobs:
-        ends_as(job, "succeeded", 60)
+        ends_as(job, "succeeded")
     assert Job.objects.filter(attempt__gt=1).count() == 0
 
 
@@ -97,8 +97,8 @@ def test_b8_a_cluster_that_loses_its_majority_is_waited_for(
     cluster.heal()
 
     for job in jobs:
-        ends_as(job, "succeeded", 60)
-    eventually(lambda: not Worker.objects.exclude(trouble="").exists(), 30)
+        ends_as(job, "succeeded")
+    eventually(lambda: not Worker.objects.exclude(trouble="").exists())
     assert worker.process.poll() is None
 
 

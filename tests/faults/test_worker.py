@@ -21,6 +21,7 @@ from jobs import lifecycle, rescuer
 from jobs.models import Job, Worker
 from jobs.worker.lease import Lease
 from tests.conftest import (
+    DEADLINE,
     ROOT,
     Broker,
     MakeJob,
@@ -64,7 +65,7 @@ def test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before(
     assert worker.wait() == 70
 
     assert status_of(job) == status
-    eventually(lambda: broker.count() == 1, 5, "the hint is there for others")
+    eventually(lambda: broker.count() == 1, what="the hint is there for others")
 
 
 @pytest.mark.once
@@ -114,7 +115,7 @@ def test_w7_a_worker_killed_in_the_middle_of_a_commit_leaves_it_whole_or_undone(
         worker.wait()
 
     site.worker()
-    ends_as(job, "succeeded", 20)
+    ends_as(job, "succeeded")
 
     assert Group.objects.filter(name__startswith="entry ").count() == 1
 
@@ -124,7 +125,7 @@ def test_w8_sigterm_ends_an_idle_worker_at_once(site: Site, transport: str) -> N
 
     worker.signal(signal.SIGTERM)
 
-    assert worker.wait(5) == 0
+    assert worker.wait(20) == 0  # it does not sit out its grace of 30 seconds
 
 
 @pytest.mark.once
@@ -158,7 +159,7 @@ def test_w4_children_end_with_the_process_that_forked_them(
 
     forkserver.kill()
 
-    child.wait(5)
+    child.wait(DEADLINE)
     assert worker.wait() == 70
     assert ends_as(job, "queued").losses == 1
 
@@ -183,7 +184,7 @@ def test_w14_a_function_that_hogs_the_interpreter_keeps_its_lease(
     site.worker()
     site.worker()
 
-    ends_as(job, "succeeded", 30)
+    ends_as(job, "succeeded")
 
     assert job.attempt == 1
 
