@@ -32,7 +32,7 @@ from django.db.models.functions import Cast, Now
 
 from jobs import backoff, conf, crashpoints, sql, transports
 from jobs.errors import TransportError
-from jobs.models import Job, Queue
+from jobs.models import Job, JobQuerySet, Queue
 from jobs.plans import Plan
 from jobs.statuses import Status
 from jobs.transports.base import Hint, Publisher
@@ -223,7 +223,7 @@ class Relay:
         """In how many seconds the next row falls due: all that an idle relay asks."""
         with self._lock:
             resting = list(self._resting)
-        rows = self._unpublished().exclude(queue__in=resting)
+        rows = self._backlog().exclude(queue__in=resting)
         first = rows.order_by("run_after").values_list("run_after", Now()).first()
         if first is None:
             return math.inf
@@ -248,7 +248,7 @@ class Relay:
         while more and not self._stopping.is_set():
             with self._lock:
                 resting = list(self._resting)
-            rows = self._unpublished().due().exclude(queue__in=resting)
+            rows = self._backlog().due().exclude(queue__in=resting)
             more = self._publish_rows(self._publisher, rows)
 
     def _publish_rows(self, publisher: Publisher, unpublished: Any) -> bool:
@@ -332,7 +332,7 @@ class Relay:
                     continue
                 try:
                     self._publish_rows(
-                        publisher, self._unpublished().due().filter(queue=queue)
+                        publisher, self._backlog().due().filter(queue=queue)
                     )
                 except (TransportError, DatabaseError, InterfaceError):
                     # It is not this queue, and the relay itself says what it is.
@@ -385,7 +385,8 @@ class Relay:
                 )
                 _unmark(alias, rows)
 
-    def _unpublished(self) -> Any:
+    def _backlog(self) -> JobQuerySet:
+        """What this relay is to publish, now or when it falls due."""
         rows = Job.objects.using(router.db_for_write(Job)).filter(
             status=Status.QUEUED, published_at=None
         )
