@@ -32,17 +32,17 @@ from jobs.worker.pace import Pace  # noqa: E402
 class Costs:
     """CPU seconds, each for one job, as measured; and what a round trip takes beside them."""
 
-    database: float = 60e-6  # from the save to the end
+    database: float = 70e-6  # from the save to the end
     statement: float = 300e-6  # for each statement of a batch, however many jobs it has
-    broker: float = 25e-6
-    supervisor: float = 40e-6
-    child: float = 25e-6
+    broker: float = 22e-6
+    supervisor: float = 25e-6
+    child: float = 17e-6
     network: float = 500e-6  # there and back
     disk: float = 1e-3  # an fsync, which others share
 
 
 NOTHING = Costs()
-ONE_QUERY = Costs(database=180e-6, supervisor=90e-6, child=330e-6)
+ONE_QUERY = Costs(database=230e-6, supervisor=70e-6, child=450e-6)
 WORKERS = [1, 2, 4, 8, 16, 32, 64]
 
 
@@ -277,14 +277,14 @@ def main() -> None:
     print("jobs/s, and the busiest of PostgreSQL (8 cores), the queue and a supervisor")
     cases = {"nothing": (NOTHING, 0.0), "one query": (ONE_QUERY, 0.0)}
     cases |= {"10 ms wait": (NOTHING, 0.01), "1 s wait": (NOTHING, 1.0)}
-    print(f"{'workers of 4 slots':20}" + "".join(f"{name:>24}" for name in cases))
+    print(f"{'workers of 4 slots':20}" + "".join(f"{name:>28}" for name in cases))
     for workers in WORKERS:
         line = f"{workers:<20}"
         for costs, seconds in cases.values():
             world = World(workers, 4, costs, cores=8)
             count = workers * 80 if seconds >= 1 else max(workers * 2500, 20_000)
             rate = throughput(world, count, seconds)
-            line += f"{rate:>10,.0f}{busiest(world):>14}"
+            line += f"{rate:>12,.0f}{busiest(world):>16}"
         print(line, flush=True)
     print("seconds from saved to begun, at 60 % of all slots")
     mixes = {
