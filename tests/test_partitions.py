@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
@@ -106,3 +107,26 @@ def test_a_partition_is_stored_as_the_table_was() -> None:
             " AND relkind = 'r'"
         )
         assert cursor.fetchone() == (1,)
+
+
+def test_a_later_migration_reaches_every_partition() -> None:
+    def conditions() -> dict[str, set[str]]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT conrelid::regclass::text, array_agg(conname::text)"
+                "  FROM pg_constraint"
+                "  JOIN pg_class ON pg_class.oid = conrelid"
+                " WHERE contype = 'c' AND relname LIKE 'jobs_job%'"
+                " GROUP BY 1"
+            )
+            return {table: set(names) for table, names in cursor.fetchall()}
+
+    call_command("migrate", "jobs", "0002", verbosity=0)
+    before = conditions()
+    call_command("migrate", "jobs", verbosity=0)
+    after = conditions()
+
+    assert len(before) >= 3  # the table, its first partition, the one for all others
+    assert before.keys() == after.keys()
+    assert all("jobs_job_legal_status" in names for names in before.values())
+    assert all("jobs_job_legal_state" in names for names in after.values())
