@@ -467,7 +467,6 @@ def trouble_of(worker: WorkerProcess) -> str:
     return Worker.objects.get(pid=worker.process.pid).trouble
 
 
-@pytest.mark.timeout(180)
 class TestBrokerAway:
     @pytest.fixture(autouse=True)
     def short_lease(self, settings: Settings) -> None:

@@ -67,7 +67,7 @@ def test_a_busy_worker_does_not_sit_on_the_jobs_of_another_queue(
 ) -> None:
     """Each queue may deliver a hint to the one slot: those that cannot start go back."""
     busy = site.worker("--queues=a,b,c")
-    long = make_job(f"{SAMPLE}.nap", 30.0, queue="a")
+    long = make_job(f"{SAMPLE}.nap", 60.0, queue="a")
     ends_as(long, "running")
     others = [make_job(queue=queue) for queue in ("b", "c", "b", "c")]
 
@@ -105,7 +105,6 @@ def test_what_the_saver_did_not_publish_a_worker_does(
 
 
 @pytest.mark.once
-@pytest.mark.timeout(180)
 class TestBrokerAway:
     def test_a_worker_that_starts_before_the_broker_waits_for_it(
         self,

@@ -20,7 +20,7 @@ from tests.conftest import (
     use_broker,
 )
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from tests.conftest import (
 )
 from tests.proxy import Proxy
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 SAMPLE = "tests.sample.tasks"
 LEASE = 2
