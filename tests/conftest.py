@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 
 import hypothesis
 import pika
+import psutil
 import pytest
 from django.conf import settings as django_settings
 from django.db import connection, transaction
@@ -252,6 +253,13 @@ class WorkerProcess:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+    def freeze(self) -> None:
+        """Between two writes: in the middle of one it would have all of SQLite locked."""
+        with transaction.atomic():
+            self.signal(signal.SIGSTOP)
+            itself = psutil.Process(self.process.pid)
+            eventually(lambda: itself.status() == psutil.STATUS_STOPPED)
 
     def wait(self, seconds: float = DEADLINE) -> int:
         return self.process.wait(seconds)

@@ -165,7 +165,7 @@ class TestWorkers:
         ends_as(job, "running")
         site.worker()
 
-        frozen.signal(signal.SIGSTOP)
+        frozen.freeze()
         ends_as(job, "succeeded")
         result, finished_at = job.result, job.finished_at
         frozen.signal(signal.SIGCONT)
