@@ -245,7 +245,8 @@ class WorkerProcess:
 
     def says(self, text: str, seconds: float = DEADLINE) -> None:
         def said() -> bool:
-            if text not in self.output and self.process.poll() is not None:
+            has_ended = self.process.poll() is not None
+            if text not in self.output and has_ended:
                 pytest.fail(f"it ended without saying {text!r}:\n{self.output}")
             return text in self.output
 

@@ -77,13 +77,13 @@ class TestNewJob:
 def test_wait_follows_a_job_to_its_success(site: Site) -> None:
     site.worker()
 
-    done = site.run("newjob", "jobs.tasks.simulate_work", "Hi.", "--wait")
+    done = site.run("newjob", "jobs.tasks.simulate_work", "Hi...", "--wait")
 
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert UUID(lines[0]).version == 7
     assert "Running" in lines
-    assert re.fullmatch(r"Succeeded: worked for 1\.\d s", lines[-1])
+    assert re.fullmatch(r"Succeeded: worked for \d+\.\d s", lines[-1])
 
 
 def test_wait_tells_of_a_failure_by_its_exit_code(site: Site) -> None:

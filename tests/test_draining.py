@@ -28,14 +28,16 @@ class TestWorkers:
     ) -> None:
         """The grace is for those who are stopped: this one has all the time it needs."""
         worker = site.worker("--grace=0.1")
-        running = make_job(f"{SAMPLE}.nap", 5.0)
+        let_go = site.directory / "let-go"
+        running = make_job(f"{SAMPLE}.wait_for", str(let_go))
         ends_as(running, "running")
 
         call_command("drainworker", str(Worker.objects.get()))
         worker.says("draining")
         waiting = make_job()
 
-        assert call_command("workerhealth") is None
+        assert call_command("workerhealth", "--max-age=3") is None
+        let_go.touch()
         assert worker.wait() == 0
         assert (status_of(running), status_of(waiting)) == ("succeeded", "queued")
         assert running.attempts.count() == 0

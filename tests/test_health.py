@@ -267,9 +267,8 @@ class TestMigrations:
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_a_table_that_somebody_locked_is_not_waited_for(
-    worker_row: Worker, monkeypatch: pytest.MonkeyPatch
+    worker_row: Worker,
 ) -> None:
-    monkeypatch.setattr(health, "PATIENCE", 200)
     locked, done = threading.Event(), threading.Event()
 
     def lock() -> None:
@@ -291,7 +290,7 @@ def test_a_table_that_somebody_locked_is_not_waited_for(
 
     assert time.monotonic() - begun < DEADLINE / 2
     assert (status, found["any_worker"], found["workers"]) == (200, False, False)
-    assert ready() == (200, ALL_WELL)
+    eventually(lambda: ready() == (200, ALL_WELL))
 
 
 # workerhealth
@@ -327,7 +326,7 @@ class TestWorkerHealth:
         here(worker_row, lease_until=timezone.now() + timedelta(seconds=10))
 
         assert re.search(
-            r":1 renewed its lease 20\.\d s ago, which is more than 15 s$", unwell()
+            r":1 renewed its lease 2\d\.\d s ago, which is more than 15 s$", unwell()
         )
         assert workerhealth("--max-age=25")
         assert "more than 0.5 s" in unwell("--max-age=0.5")
@@ -404,7 +403,7 @@ def is_green(site: Site) -> None:
 def test_a_worker_that_runs_is_well_and_one_that_was_killed_is_not(
     site: Site, transport: str, settings: Settings, make_job: MakeJob
 ) -> None:
-    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 12}
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 24}
     worker = site.worker()
     ends_as(make_job(), "succeeded")
     is_green(site)
@@ -412,8 +411,8 @@ def test_a_worker_that_runs_is_well_and_one_that_was_killed_is_not(
 
     worker.signal(signal.SIGKILL)
 
-    is_red(site, 30, "renewed its lease")
-    is_red(site, 30, "holds a lease")
+    is_red(site, DEADLINE, "renewed its lease")
+    is_red(site, DEADLINE, "holds a lease")
     assert ready() == (200, ALL_WELL | {"any_worker": False})
 
 
@@ -429,15 +428,15 @@ def test_a_worker_that_was_stopped_is_none(site: Site) -> None:
 def test_a_worker_that_is_busy_is_well(
     site: Site, transport: str, settings: Settings, make_job: MakeJob
 ) -> None:
-    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 12}
     site.worker()
-    jobs = [make_job("tests.sample.tasks.nap", 9.0) for _ in range(2)]
+    jobs = [make_job("tests.sample.tasks.nap", 60.0) for _ in range(2)]
     ends_as(jobs[0], "running")
 
     eventually(lambda: Job.objects.filter(status="running").count(), what="it is busy")
     time.sleep(rabbitmq.TROUBLE_SECONDS + 1)
 
-    assert site.run("workerhealth").returncode == 0
+    is_green(site)
 
 
 @pytest.mark.parametrize(
@@ -627,8 +626,12 @@ class TestWatchdog:
         assert consumer._thread is not first
 
     def test_a_fault_on_the_io_thread_ends_the_connection_and_not_the_thread(
-        self, consumer: rabbitmq.RabbitMQConsumer, caplog: pytest.LogCaptureFixture
+        self,
+        consumer: rabbitmq.RabbitMQConsumer,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(rabbitmq, "STALLED_SECONDS", 30.0)
         session, thread = consumer._session, consumer._thread
         assert session is not None
 
@@ -651,6 +654,7 @@ class TestWatchdog:
             if session._connection.is_closed:
                 session._tick()
 
+        monkeypatch.setattr(rabbitmq, "STALLED_SECONDS", 30.0)
         monkeypatch.setattr(session, "_end", end_and_tick)
         session._call_soon(lambda: 1 / 0)
 
@@ -699,10 +703,13 @@ class TestWatchdog:
         consumes_again(consumer, than=useless)
 
     def test_a_session_that_should_consume_and_does_not_is_given_up(
-        self, consumer: rabbitmq.RabbitMQConsumer
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(rabbitmq, "USELESS_SECONDS", 4.0)
         session = consumer._session
         assert session is not None
+        # Nor does it begin to: a look at its queue may be on its way.
+        monkeypatch.setattr(session, "consume", lambda *unwanted: None)
         session._call_soon(session._consumers.clear)
 
         eventually(lambda: "not consuming from RabbitMQ at" in consumer.trouble())
@@ -710,8 +717,10 @@ class TestWatchdog:
         consumes_again(consumer, than=session)
 
     def test_one_that_is_paused_need_not_consume(
-        self, consumer: rabbitmq.RabbitMQConsumer
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        for name in ("TROUBLE", "STALLED"):  # the machine has much else to do
+            monkeypatch.setattr(rabbitmq, f"{name}_SECONDS", 5.0)
         session = consumer._session
         consumer.pause()
 

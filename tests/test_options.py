@@ -184,9 +184,11 @@ class TestAtomic:
         self, site: Site, make_job: MakeJob
     ) -> None:
         """Not on SQLite: there an open transaction keeps everybody else from writing."""
-        worker = site.worker()
-        job = make_job(f"{SAMPLE}.make_queue", "made", 2.0)
-        ends_as(job, "running")
+        worker, written = site.worker(), site.directory / "written"
+        job = make_job(
+            f"{SAMPLE}.make_queue", "made", 5.0, kwargs={"marker": str(written)}
+        )
+        eventually(written.exists)
 
         # As if it had been rescued, and claimed again by another worker.
         Job.objects.filter(pk=job.pk).update(attempt=2)
@@ -200,9 +202,11 @@ class TestAtomic:
     def test_its_writes_are_undone_when_its_process_is_killed(
         self, site: Site, make_job: MakeJob
     ) -> None:
-        worker = site.worker()
-        job = make_job(f"{SAMPLE}.make_queue", "made", 60.0)
-        ends_as(job, "running")
+        worker, written = site.worker(), site.directory / "written"
+        job = make_job(
+            f"{SAMPLE}.make_queue", "made", 60.0, kwargs={"marker": str(written)}
+        )
+        eventually(written.exists)
         (forkserver,) = psutil.Process(worker.process.pid).children()
         (child,) = forkserver.children()
 

@@ -129,8 +129,10 @@ class TestWorkers:
         self, site: Site, make_job: MakeJob
     ) -> None:
         doomed = site.worker()
-        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
+        marker = site.directory / "marker"
+        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
         ends_as(job, "running")
+        eventually(marker.exists)
         site.worker()
 
         doomed.signal(signal.SIGKILL)
@@ -144,8 +146,10 @@ class TestWorkers:
         """Nobody waits for a lease of half a minute to end."""
         settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 30}
         worker = site.worker()
-        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
+        marker = site.directory / "marker"
+        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
         ends_as(job, "running")
+        eventually(marker.exists)
         (forkserver,) = psutil.Process(worker.process.pid).children()
         (child,) = forkserver.children()
 
@@ -161,8 +165,10 @@ class TestWorkers:
         self, site: Site, make_job: MakeJob
     ) -> None:
         frozen = site.worker()
-        job = make_job(f"{SAMPLE}.nap_once", 8.0, str(site.directory / "marker"))
+        marker = site.directory / "marker"
+        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
         ends_as(job, "running")
+        eventually(marker.exists)
         site.worker()
 
         frozen.freeze()
@@ -175,7 +181,7 @@ class TestWorkers:
         assert (job.status, job.result) == ("succeeded", result)
         assert (job.finished_at, job.attempt) == (finished_at, 2)
         # It goes on under a new name.
-        eventually(lambda: Worker.objects.count() == 3)
+        eventually(lambda: Worker.objects.count() >= 3)
         others = [make_job() for _ in range(6)]
         for other in others:
             ends_as(other, "succeeded")
@@ -186,8 +192,10 @@ class TestWorkers:
     ) -> None:
         """Its lease is taken from it: by a clock that jumps, or a database out of reach."""
         worker = site.worker()
-        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
+        marker = site.directory / "marker"
+        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
         ends_as(job, "running")
+        eventually(marker.exists)
 
         Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
 
@@ -216,7 +224,8 @@ class TestLostHints:
 
         broker.purge()
 
-        eventually(lambda: broker.count() == 5, what="published again")
+        # Those that it publishes in two turns may come twice.
+        eventually(lambda: broker.count() >= 5, what="published again")
         looking.stop()
 
     def test_b12_hints_of_a_deleted_queue_are_published_again(

@@ -34,10 +34,10 @@ def test_b17_garbage_on_the_queue_is_dropped_and_jobs_go_on(
         b'{"v":1,"job":42}',
     ]
 
-    for body in garbage:
-        broker.put(body)
     for _ in range(3):
         broker.put(message.encode(str(uuid4())))  # a job that does not exist
+    for body in garbage:
+        broker.put(body)
     job = make_job()
 
     ends_as(job, "succeeded")

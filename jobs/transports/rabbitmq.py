@@ -667,14 +667,18 @@ class _ConsumingSession(Session):
 
     def _opened(self, channel: Channel) -> None:
         channel.add_on_cancel_callback(self._cancelled)
+        prefetch = self._owner._prefetch
         channel.basic_qos(
-            prefetch_count=self._owner._prefetch, callback=self._qos_is_set
+            prefetch_count=prefetch, callback=lambda _: self._qos_is_set(prefetch)
         )
 
-    def _qos_is_set(self, frame: Method) -> None:
+    def _qos_is_set(self, prefetch: int) -> None:
         logger.info("connected to RabbitMQ at %s", self.address)
         self._is_usable()
-        self.consume()
+        if prefetch == self._owner._prefetch:
+            self.consume()
+        else:
+            self.hold()  # it was changed while nobody could be told
 
     def hold(self) -> None:
         """Change the prefetch. A consumer has that of its beginning: each begins anew."""

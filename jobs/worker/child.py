@@ -145,14 +145,17 @@ class Child:
         returned = []
         try:
             while waiting := self._waiting.get_nowait():
-                number, _ = waiting
-                del self._executions[number]
-                returned.append(number)
+                returned.append(waiting[0])
         except queue.Empty:
             pass
         else:
             self._waiting.put(None)  # for a thread that was to end
-        self._send({"returned": returned})
+        self._return(returned)
+
+    def _return(self, numbers: list[int]) -> None:
+        for number in numbers:
+            del self._executions[number]
+        self._send({"returned": numbers})
 
     def _work(self, thread: int) -> None:
         while (waiting := self._next()) is not None:
@@ -174,7 +177,13 @@ class Child:
     def _next(self) -> tuple[int, Execution] | None:
         if self._waiting.empty():
             executor.rest()
-        return self._waiting.get()
+        while (waiting := self._waiting.get()) is not None and self._is_used_up:
+            # It came just as the last one ended.
+            try:
+                self._return([waiting[0]])
+            except OSError:
+                return None  # the supervisor is gone, and nobody listens
+        return waiting
 
     def _report(self, number: int, microseconds: int, report: executor.Report) -> None:
         """Tell the supervisor, or let it go with what is told in a moment."""

@@ -131,6 +131,12 @@ class Supervisor:
         self._recorder = Recorder(self._alias, wake=self._wake)
         self._relay: Relay | None = None
 
+        # Not only once it runs: who was told that it is there may tell it to stop.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        # Or a signal would be handled, and the loop would sleep on.
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+
     @property
     def banner(self) -> str:
         """What it consumes, from where, with how many slots."""
@@ -149,10 +155,6 @@ class Supervisor:
 
     def run(self) -> int:
         """Work until told to stop, or until nothing is left in a burst; the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._signalled)
-        # Or a signal would be handled, and the loop would sleep on.
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         transport = self._consumer.transport
         self._lease.start()
         self._recorder.start()

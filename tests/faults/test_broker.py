@@ -203,7 +203,8 @@ def test_b6_a_consumer_goes_on_when_a_queue_does_not_answer(
         transport.start()
         for _ in range(3):
             claims_of(claiming, make_job, worker_row)
-        assert "not consuming the queue 'sick'" in transport.trouble()
+        words = "not consuming the queue 'sick'"
+        eventually(lambda: words in transport.trouble(), what="it says which")
 
     eventually(lambda: not transport.trouble(), what="it is consumed again")
     assert len(claims(claiming, worker_row, 1)) == 1
@@ -267,7 +268,8 @@ def test_b5_an_alarm_holds_up_publishing_and_nothing_else(
 ) -> None:
     site.worker()
     ends_as(make_job(), "succeeded")
-    running = make_job(f"{SAMPLE}.nap", 2.0)
+    let_go = site.directory / "let-go"
+    running = make_job(f"{SAMPLE}.wait_for", str(let_go))
     ends_as(running, "running")
 
     node.ctl("set_vm_memory_high_watermark", "0")
@@ -275,6 +277,7 @@ def test_b5_an_alarm_holds_up_publishing_and_nothing_else(
         begun = time.monotonic()
         waiting = [make_job() for _ in range(20)]
         assert time.monotonic() - begun < relay.CONFIRM_SECONDS
+        let_go.touch()
         ends_as(running, "succeeded")
         eventually(lambda: unacknowledged(node) == 0, what="its hint is acknowledged")
         eventually(lambda: warnings_of(caplog, "takes no messages at present"))
@@ -314,11 +317,12 @@ class TestConsumerTimeout:
     def test_b10_a_running_job_survives_it(
         self, site: Site, own_broker: Broker, make_job: MakeJob
     ) -> None:
-        worker = site.worker()
-        job = make_job(f"{SAMPLE}.nap", 5.0)
+        worker, let_go = site.worker(), site.directory / "let-go"
+        job = make_job(f"{SAMPLE}.wait_for", str(let_go))
         ends_as(job, "running")
 
         worker.says("delivery acknowledgement on channel 1 timed out")
+        let_go.touch()
 
         assert ends_as(job, "succeeded").attempt == 1
         ends_as(make_job(), "succeeded")
@@ -535,7 +539,7 @@ def test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten(
     broker_has_the_queue(broker)
     for _ in range(20):  # more than it is sent at once
         broker.put(message.encode(str(uuid4())))
-    job = make_job()
+    job = make_job(priority=-100)  # behind them all
 
     assert claims(claiming, worker_row, 1) == {str(job.id)}
     claiming.settle([str(job.id)])

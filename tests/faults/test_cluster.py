@@ -38,7 +38,7 @@ def cluster(
     whole: services.RabbitMQCluster, settings: Any
 ) -> Iterator[services.RabbitMQCluster]:
     """The jobs of this test go through the cluster. It is whole again after it."""
-    settings.JOBS = settings.JOBS | {"QUEUE_TYPE": "quorum", "LEASE_SECONDS": 2}
+    settings.JOBS = settings.JOBS | {"QUEUE_TYPE": "quorum", "LEASE_SECONDS": 10}
     for _ in use_broker(settings, whole.url):
         yield whole
     whole.heal()

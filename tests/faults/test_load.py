@@ -218,9 +218,9 @@ def burners() -> Iterator[None]:
 def test_n12_a_busy_neighbour_costs_no_worker_its_jobs(
     site: Site, make_job: MakeJob, settings: Any, burners: None
 ) -> None:
-    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 5}
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 10}
     worker, rival = site.worker(), site.worker()
-    jobs = [make_job(f"{SAMPLE}.nap", 8.0) for _ in range(2)]
+    jobs = [make_job(f"{SAMPLE}.nap", 15.0) for _ in range(2)]
 
     for job in jobs:
         assert ends_as(job, "succeeded").attempt == 1

@@ -40,8 +40,13 @@ def to_broker(rabbitmq_url: str, broker: Broker, settings: Settings) -> Iterator
     """The network between this test's workers and their broker."""
     with Proxy(pika.URLParameters(rabbitmq_url).port) as network:
         url = f"amqp://guest:guest@127.0.0.1:{network.port}/"
-        settings.JOBS = settings.JOBS | {"RABBITMQ_URL": url, "LEASE_SECONDS": 2}
+        settings.JOBS = settings.JOBS | {"RABBITMQ_URL": url}
         yield network
+
+
+@pytest.fixture
+def short_lease(to_broker: Proxy, settings: Settings) -> None:
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 2}
 
 
 @pytest.fixture
@@ -87,7 +92,8 @@ def test_n1_a_running_job_survives_a_cut_from_the_broker_and_ends_once(
 def test_n1_a_half_open_connection_loses_no_job(
     site: Site, to_broker: Proxy, make_job: MakeJob, broker: Broker
 ) -> None:
-    worker = site.worker()
+    # Two slots: the next job comes whether or not the first is acknowledged.
+    worker = site.worker("--processes=2")
     ends_as(make_job(), "succeeded")
     to_broker.freeze("up")  # what it is sent arrives; its acknowledgements do not
     jobs = [make_job() for _ in range(3)]
@@ -122,7 +128,7 @@ def cut_off_for_longer_than_its_lease(
     """Its job is stopped there before it runs elsewhere, and it comes back as another."""
     evidence = site.directory / "ran"
     cut_off = site.worker(DATABASE_URL=url)
-    job = make_job(f"{SAMPLE}.nap_and_write", 20.0, str(evidence))
+    job = make_job(f"{SAMPLE}.nap_and_write", 60.0, str(evidence))
     ends_as(job, "running")
     first = Worker.objects.get()
     other = site.worker(JOBS_TEST_TRANSPORT_URL=broker.url)
@@ -145,6 +151,7 @@ def cut_off_for_longer_than_its_lease(
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("short_lease")
 def test_n2_a_worker_cut_off_from_the_database_stops_its_jobs_in_time(
     site: Site,
     make_job: MakeJob,
@@ -158,6 +165,7 @@ def test_n2_a_worker_cut_off_from_the_database_stops_its_jobs_in_time(
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("short_lease")
 def test_n3_a_worker_cut_off_from_both_comes_back_as_another(
     site: Site,
     make_job: MakeJob,

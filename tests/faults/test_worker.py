@@ -69,7 +69,6 @@ def test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before(
 
 
 @pytest.mark.once
-@pytest.mark.usefixtures("short_lease")
 def test_w6_an_acknowledgement_that_is_lost_costs_a_glance(
     site: Site, broker: Broker, make_job: MakeJob
 ) -> None:
@@ -104,12 +103,15 @@ def test_w7_a_worker_killed_in_the_middle_of_a_commit_leaves_it_whole_or_undone(
         worker = site.worker(DATABASE_URL=through(network, database_url()))
         ends_as(make_job(f"{SAMPLE}.echo"), "succeeded")
 
+        asked = bytearray()
+
         def hold_the_answer(piece: bytes) -> None:
-            if b"COMMIT" in piece:
+            asked.extend(piece)
+            if b"COMMIT" in asked.partition(b"auth_group")[2]:
                 network.freeze("down")
 
-        job = make_job(f"{SAMPLE}.book", "entry", queue="default")
         network.watch("up", hold_the_answer)
+        job = make_job(f"{SAMPLE}.book", "entry", queue="default")
         eventually(lambda: not network.is_flowing)
         worker.process.kill()
         worker.wait()
@@ -166,21 +168,24 @@ def test_w4_children_end_with_the_process_that_forked_them(
 
 @pytest.mark.once
 def test_w11_a_hangup_ends_it_as_sigterm_does(site: Site, make_job: MakeJob) -> None:
-    job = make_job(f"{SAMPLE}.nap", 1.0)
+    let_go = site.directory / "let-go"
+    job = make_job(f"{SAMPLE}.wait_for", str(let_go))
     worker = site.worker()
     ends_as(job, "running")
 
     worker.signal(signal.SIGHUP)
+    worker.says("stopping")
+    let_go.touch()
 
     assert worker.wait() == 0
     assert status_of(job) == "succeeded"
 
 
-@pytest.mark.usefixtures("short_lease")
 def test_w14_a_function_that_hogs_the_interpreter_keeps_its_lease(
-    site: Site, make_job: MakeJob, transport: str
+    site: Site, make_job: MakeJob, transport: str, settings: Settings
 ) -> None:
-    job = make_job(f"{SAMPLE}.compute", 4.0)
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 5}
+    job = make_job(f"{SAMPLE}.compute", 8.0)
     site.worker()
     site.worker()
 

@@ -45,8 +45,10 @@ def nap(seconds: float) -> float:
 
 
 @task
-def wait_for(path: str) -> None:
+def wait_for(path: str, begun: str = "") -> None:
     """Sleep until there is a file of this name."""
+    if begun:
+        Path(begun).touch()
     while not Path(path).exists():
         time.sleep(0.05)
 
