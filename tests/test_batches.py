@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -243,8 +242,7 @@ class TestWorkers:
         short = r"^a job takes about \S+ ms: (4|16|64|256|512) to a slot$"
 
         def learned() -> bool:
-            warm_up()
-            time.sleep(1.0)  # a worker tells with its lease
+            warm_up()  # what it learned is told with its lease
             return Worker.objects.filter(pace__regex=short).exists()
 
         eventually(learned)
