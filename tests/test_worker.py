@@ -173,15 +173,8 @@ def test_a_burst_ends_when_nothing_is_left(site: Site, make_job: MakeJob) -> Non
 
 def test_threads_run_jobs_side_by_side(site: Site, make_job: MakeJob) -> None:
     site.worker("--threads=4")
-    let_go = site.directory / "let-go"
 
-    jobs = [make_job(f"{SAMPLE}.wait_for", str(let_go)) for _ in range(4)]
-
-    for job in jobs:
-        ends_as(job, "running")
-    let_go.touch()
-    for job in jobs:
-        ends_as(job, "succeeded")
+    run_side_by_side(site, make_job, 4)
 
 
 def test_w9_sigterm_lets_a_running_job_end(site: Site, make_job: MakeJob) -> None:
@@ -303,14 +296,7 @@ def test_long_jobs_are_dealt_out_fairly(site: Site, make_job: MakeJob) -> None:
     """The tutorials' mix: a heavy job on odd turns, a light one on even turns."""
     for _ in range(2):
         site.worker()
-    # Their start is not what is measured.
-    let_go = site.directory / "let-go"
-    first = [make_job(f"{SAMPLE}.wait_for", str(let_go)) for _ in range(2)]
-    for job in first:
-        ends_as(job, "running")
-    let_go.touch()
-    for job in first:
-        ends_as(job, "succeeded")
+    run_side_by_side(site, make_job, 2)  # their start is not what is measured
 
     jobs = [
         make_job(f"{SAMPLE}.nap_and_tell", 1.0 if turn % 2 else 0.001)
@@ -324,9 +310,14 @@ def test_long_jobs_are_dealt_out_fairly(site: Site, make_job: MakeJob) -> None:
     assert max(heavy.values()) <= 4
 
 
-def warm_up(make_job: MakeJob, count: int = 1) -> None:
-    """Wait until the children are there: their start is not what is measured."""
-    for job in [make_job() for _ in range(count)]:
+def run_side_by_side(site: Site, make_job: MakeJob, count: int) -> None:
+    """So many jobs, none of which can end before all of them run."""
+    let_go = site.directory / "let-go"
+    jobs = [make_job(f"{SAMPLE}.wait_for", str(let_go)) for _ in range(count)]
+    for job in jobs:
+        ends_as(job, "running")
+    let_go.touch()
+    for job in jobs:
         ends_as(job, "succeeded")
 
 
