@@ -130,19 +130,16 @@ class Child:
                 self._executions[number] = execution
                 crashpoints.reach("job_received")
                 self._waiting.put((number, execution))
-            if self._is_used_up:
-                self._return_what_waits()
         elif "recall" in message:
-            self._return_what_waits()
+            self._return_what_waits([])
         elif "cancel" in message:
             if running := self._executions.get(message["cancel"]):
                 running.cancel()
         elif running := self._executions.get(message["expire"]):
             running.expire()
 
-    def _return_what_waits(self) -> None:
-        """Give back what no thread has begun: somebody else is free to run it."""
-        returned = []
+    def _return_what_waits(self, returned: list[int]) -> None:
+        """Give back these and what no thread has taken: somebody else is free to run it."""
         try:
             while waiting := self._waiting.get_nowait():
                 returned.append(waiting[0])
@@ -150,12 +147,9 @@ class Child:
             pass
         else:
             self._waiting.put(None)  # for a thread that was to end
-        self._return(returned)
-
-    def _return(self, numbers: list[int]) -> None:
-        for number in numbers:
+        for number in returned:
             del self._executions[number]
-        self._send({"returned": numbers})
+        self._send({"returned": returned})
 
     def _work(self, thread: int) -> None:
         while (waiting := self._next()) is not None:
@@ -175,12 +169,12 @@ class Child:
             crashpoints.reach("report_sent")
 
     def _next(self) -> tuple[int, Execution] | None:
+        """The next job; None at the end. A child that is used up gives back all that comes."""
         if self._waiting.empty():
             executor.rest()
         while (waiting := self._waiting.get()) is not None and self._is_used_up:
-            # It came just as the last one ended.
             try:
-                self._return([waiting[0]])
+                self._return_what_waits([waiting[0]])
             except OSError:
                 return None  # the supervisor is gone, and nobody listens
         return waiting
@@ -188,8 +182,7 @@ class Child:
     def _report(self, number: int, microseconds: int, report: executor.Report) -> None:
         """Tell the supervisor, or let it go with what is told in a moment."""
         self._jobs += 1
-        was_used_up = self._is_used_up
-        self._is_used_up = was_used_up or self._uses_up(report)
+        self._is_used_up = self._is_used_up or self._uses_up(report)
         with self._lock:
             if not self._reports:
                 self._gathering_since = time.monotonic()
@@ -199,8 +192,6 @@ class Child:
             )
         if gathered or self._waiting.empty() or self._is_used_up:
             self._flush()
-        if self._is_used_up and not was_used_up:
-            self._return_what_waits()
 
     def _may_gather(self) -> bool:
         """Whether a report may be held, or may be before the supervisor says anything."""
