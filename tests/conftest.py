@@ -241,7 +241,8 @@ class WorkerProcess:
 
     @property
     def output(self) -> str:
-        return self.log.read_text()
+        # It may be in the middle of writing a character.
+        return self.log.read_text(errors="replace")
 
     def says(self, text: str, seconds: float = DEADLINE) -> None:
         def said() -> bool:

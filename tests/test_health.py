@@ -720,11 +720,11 @@ class TestWatchdog:
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("TROUBLE", "STALLED"):  # the machine has much else to do
-            monkeypatch.setattr(rabbitmq, f"{name}_SECONDS", 5.0)
+            monkeypatch.setattr(rabbitmq, f"{name}_SECONDS", 2.5)
         session = consumer._session
         consumer.pause()
 
-        time.sleep(2)
+        time.sleep(3)
 
         assert consumer.trouble() == ""
         assert consumer.failure() is None

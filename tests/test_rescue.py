@@ -123,16 +123,22 @@ def short_lease(settings: Any) -> None:
     settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
 
 
+def napping(site: Site, make_job: MakeJob) -> Job:
+    """A job whose first attempt naps for a minute by now, and any further one not at all."""
+    marker = site.directory / "marker"
+    job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
+    ends_as(job, "running")
+    eventually(marker.exists)
+    return job
+
+
 @pytest.mark.usefixtures("transport", "short_lease")
 class TestWorkers:
     def test_w3_the_job_of_a_killed_worker_runs_at_another(
         self, site: Site, make_job: MakeJob
     ) -> None:
         doomed = site.worker()
-        marker = site.directory / "marker"
-        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
-        ends_as(job, "running")
-        eventually(marker.exists)
+        job = napping(site, make_job)
         site.worker()
 
         doomed.signal(signal.SIGKILL)
@@ -146,10 +152,7 @@ class TestWorkers:
         """Nobody waits for a lease of half a minute to end."""
         settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 30}
         worker = site.worker()
-        marker = site.directory / "marker"
-        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
-        ends_as(job, "running")
-        eventually(marker.exists)
+        job = napping(site, make_job)
         (forkserver,) = psutil.Process(worker.process.pid).children()
         (child,) = forkserver.children()
 
@@ -165,10 +168,7 @@ class TestWorkers:
         self, site: Site, make_job: MakeJob
     ) -> None:
         frozen = site.worker()
-        marker = site.directory / "marker"
-        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
-        ends_as(job, "running")
-        eventually(marker.exists)
+        job = napping(site, make_job)
         site.worker()
 
         frozen.freeze()
@@ -192,10 +192,7 @@ class TestWorkers:
     ) -> None:
         """Its lease is taken from it: by a clock that jumps, or a database out of reach."""
         worker = site.worker()
-        marker = site.directory / "marker"
-        job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
-        ends_as(job, "running")
-        eventually(marker.exists)
+        job = napping(site, make_job)
 
         Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
 
