@@ -23,7 +23,7 @@ run: $(VENV)/run.stamp ## The site and a worker at http://127.0.0.1:8000/ (PORT=
 	@$(BIN)/python -m jobsite.dev
 
 test: check ## All checks, then all tests, on SQLite and PostgreSQL, with a real RabbitMQ
-	@$(BIN)/python -m tests.services run -- $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync suites
+	@$(BIN)/python -m devtools.services run -- $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync suites
 
 ON_POSTGRESQL = $(if $(SQLITE_ONLY),,$(TEST_POSTGRESQL_URL))
 PYTEST = $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest-$@
@@ -71,32 +71,32 @@ matrix: ## The tests on every Python that this machine has, 3.11 to 3.13
 .PHONY: matrix-one
 matrix-one: $(VENV)/dev.stamp
 	@$(BIN)/python -c 'import sys, django; print(f"Python {sys.version.split()[0]}, Django {django.__version__}")'
-	@$(BIN)/python -m tests.services run -- $(MAKE) --no-print-directory suites SQLITE_ONLY=1
+	@$(BIN)/python -m devtools.services run -- $(MAKE) --no-print-directory suites SQLITE_ONLY=1
 
 mutants: $(VENV)/dev.stamp ## Broken builds: each must be caught by its tests (MUTANTS="name …" for some)
-	@$(BIN)/python -m tests.mutants $(MUTANTS)
+	@$(BIN)/python -m devtools.mutants $(MUTANTS)
 
 bench: $(VENV)/dev.stamp $(if $(PEERS),.venv-peers/peers.stamp) ## Measure: saved to started, jobs a second, the price of a save; PEERS=1: beside others
 ifdef PEERS
-	@$(BIN)/python -m tests.services run -- $(BIN)/python -m benchmarks.compare --save
+	@$(BIN)/python -m devtools.services run -- $(BIN)/python -m benchmarks.compare --save
 else
-	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python manage.py migrate -v0 && $(BIN)/python -m benchmarks.latency && \
+	@$(BIN)/python -m devtools.services run -- sh -c "$(BIN)/python manage.py migrate -v0 && $(BIN)/python -m benchmarks.latency && \
 		$(BIN)/python -m benchmarks.drain && $(BIN)/python -m benchmarks.enqueue && $(BIN)/python -m benchmarks.saving && \
 		$(BIN)/python -m benchmarks.growth && $(BIN)/python -m benchmarks.wear"
 endif
 
 fairness: $(VENV)/dev.stamp ## Measure: idle slots, jobs behind others, a worker's start and its idle memory
-	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python manage.py migrate -v0 && $(BIN)/python -m benchmarks.fairness && \
+	@$(BIN)/python -m devtools.services run -- sh -c "$(BIN)/python manage.py migrate -v0 && $(BIN)/python -m benchmarks.fairness && \
 		$(BIN)/python -m benchmarks.startup && $(BIN)/python -m benchmarks.memory --jobs 0"
 
 recovery: $(VENV)/dev.stamp ## Measure: how soon a job runs again, and whether a worker grows (half an hour)
-	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.recovery && $(BIN)/python -m benchmarks.memory"
+	@$(BIN)/python -m devtools.services run -- sh -c "$(BIN)/python -m benchmarks.recovery && $(BIN)/python -m benchmarks.memory"
 
 scaling: $(VENV)/dev.stamp ## Measure: what 1, 2 and 4 workers do and cost (DATABASE_URL of PostgreSQL); simulate up to 64
-	@$(BIN)/python -m tests.services run -- sh -c "$(BIN)/python -m benchmarks.scaling && $(BIN)/python -m benchmarks.simulation"
+	@$(BIN)/python -m devtools.services run -- sh -c "$(BIN)/python -m benchmarks.scaling && $(BIN)/python -m benchmarks.simulation"
 
 chaos: $(VENV)/dev.stamp ## Jobs under random faults: SEED=n, LONG=1 for an hour, CLUSTER=1 for three brokers
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--cluster) \
+	@$(BIN)/python -m devtools.chaos $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--cluster) \
 		$(if $(LONG),--jobs 100000 --faults 1000 --minutes 60)
 
 lock: ## Compile the requirements files from the ranges in pyproject.toml

@@ -31,7 +31,7 @@ import psycopg
 from benchmarks import report
 from benchmarks.contender import BROKERLESS, CONTENDERS, QUEUE, is_peer, label
 from benchmarks.workloads import WORKLOADS, Workload
-from tests import services
+from devtools import services
 
 PEERS_PYTHON = ".venv-peers/bin/python"
 #: The longest that one run may take; each takes less than a tenth of it.

@@ -25,7 +25,7 @@ import django
 import pika
 import psutil
 
-from tests.services import RabbitMQNode
+from devtools.services import RabbitMQNode
 
 T = TypeVar("T")
 

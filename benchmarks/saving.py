@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import django
 
-from tests.services import RabbitMQNode
+from devtools.services import RabbitMQNode
 
 SAVES = 200
 QUEUE = "benchmark-saving"

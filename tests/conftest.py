@@ -22,11 +22,11 @@ from django.conf import settings as django_settings
 from django.db import connection, transaction
 from django.utils import timezone
 
+from devtools import services
 from jobs import conf, lifecycle, models, relay
 from jobs.lifecycle import Claim
 from jobs.models import Job, Worker
 from jobs.transports.base import Consumer, Delivery
-from tests import services
 
 # The suite runs the same examples every time, and tells of the first that fails as it is.
 # `--hypothesis-profile=long` looks further, and makes what it finds as short as it can.

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import evidence, nemesis
-from tests.chaos.checker import (
+from devtools.chaos import evidence, nemesis
+from devtools.chaos.checker import (
     Attempt,
     Change,
     Entry,
@@ -22,7 +22,7 @@ from tests.chaos.checker import (
     check,
     quantile,
 )
-from tests.chaos.evidence import Evidence
+from devtools.chaos.evidence import Evidence
 
 pytestmark = pytest.mark.once
 

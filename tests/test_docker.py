@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests import services
+from devtools import services
 from tests.conftest import DEADLINE, eventually
 
 pytestmark = pytest.mark.once

@@ -23,12 +23,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
+from devtools import services
 from jobs import health, transports
 from jobs.errors import TransportError
 from jobs.models import Job, Worker
 from jobs.transports import rabbitmq
 from jobs.worker.supervisor import Supervisor
-from tests import services
 from tests.conftest import (
     DEADLINE,
     Broker,

@@ -9,10 +9,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from devtools.proxy import Proxy
 from jobs import relay
 from jobs.models import Job
 from tests.conftest import Broker, MakeJob, Site, ends_as, eventually
-from tests.proxy import Proxy
 
 #: Every look that a worker takes now and then is taken at least once in this time.
 WINDOW_SECONDS = 20

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from psycopg.pq import TransactionStatus
 
+from devtools.proxy import Proxy, other_session
 from jobs import lifecycle, plans
 from jobs.context import Execution
 from jobs.errors import Fenced
@@ -23,7 +24,6 @@ from jobs.models import Attempt, Job, Queue, Worker
 from jobs.plans import Plan
 from jobs.worker import executor
 from tests.conftest import MakeJob, claimed
-from tests.proxy import Proxy, other_session
 
 MIB = 1 << 20
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from devtools.services import free_ports
 from tests.conftest import DEADLINE, eventually
-from tests.services import free_ports
 
 pytestmark = pytest.mark.once
 

@@ -14,13 +14,13 @@ import pika
 import pytest
 from django.utils import timezone
 
+from devtools import services
 from jobs import relay, transports
 from jobs.errors import AccessRefused, BadMessage, ConfigurationError, TransportError
 from jobs.message import decode, encode
 from jobs.models import Job
 from jobs.transports import amqp, rabbitmq
 from jobs.transports.base import Consumer, Hint
-from tests import services
 from tests.conftest import DEADLINE, Broker, MakeJob, available, eventually, fetch
 
 HOUR = timedelta(hours=1)

@@ -14,8 +14,8 @@ import psutil
 import psycopg
 import pytest
 
-from tests import services
-from tests.services import Missing, PostgreSQLCluster, RabbitMQNode
+from devtools import services
+from devtools.services import Missing, PostgreSQLCluster, RabbitMQNode
 
 pytestmark = pytest.mark.once
 
@@ -119,7 +119,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     """Even with one that was killed, and had no chance to clean up."""
     code = (
         "import os\n"
-        "from tests.services import PrivateServer\n"
+        "from devtools.services import PrivateServer\n"
         "class Sleep(PrivateServer):\n"
         "    def start(self):\n"
         "        self._launch(['sh', '-c', 'sleep 600 & wait'], os.environ, None)\n"
@@ -167,7 +167,7 @@ def test_a_command_runs_with_the_addresses_and_its_exit_code_is_kept() -> None:
     with or_skip():
         services.rabbitmq_url(), services.postgresql_url()
     code = (
-        "import os, sys; from tests import services as s;"
+        "import os, sys; from devtools import services as s;"
         "ok = s.rabbitmq_answers(os.environ['JOBS_TEST_RABBITMQ_URL'])"
         " and s.postgresql_answers(os.environ['TEST_POSTGRESQL_URL']);"
         "sys.exit(7 if ok else 1)"

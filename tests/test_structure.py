@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import MUTANTS
+from devtools.mutants import MUTANTS
 
 pytestmark = pytest.mark.once
 

@@ -12,12 +12,12 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from devtools.proxy import Proxy, other_session
 from jobs import lifecycle
 from jobs.models import Job, Worker
 from jobs.transports import database, watcher
 from jobs.transports.database import DatabaseConsumer
 from tests.conftest import DEADLINE, MakeJob, Site, claimed, ends_as, eventually
-from tests.proxy import Proxy, other_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -12,9 +12,9 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from devtools import services
 from jobs import message
 from jobs.models import Job, Worker
-from tests import services
 from tests.conftest import Broker, MakeJob, Site, ends_as, eventually
 
 SAMPLE = "tests.sample.tasks"

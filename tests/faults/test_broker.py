@@ -14,12 +14,13 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
+from devtools import services
+from devtools.proxy import Proxy
 from jobs import lifecycle, message, relay, transports
 from jobs.models import Job, Worker
 from jobs.transports import amqp, rabbitmq
 from jobs.worker import consumer as worker_consumer
 from jobs.worker.consumer import ClaimingConsumer
-from tests import services
 from tests.conftest import (
     Broker,
     MakeJob,
@@ -29,7 +30,6 @@ from tests.conftest import (
     eventually,
     status_of,
 )
-from tests.proxy import Proxy
 
 pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 

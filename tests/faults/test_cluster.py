@@ -9,8 +9,8 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from devtools import services
 from jobs.models import Job, Worker
-from tests import services
 from tests.conftest import (
     MakeJob,
     Site,

@@ -24,6 +24,7 @@ from django.contrib.auth.models import Group
 from django.utils import timezone
 from pytest_django import Settings
 
+from devtools.proxy import Proxy
 from jobs import conf, crashpoints, lifecycle
 from jobs.models import Job, Queue, Worker
 from jobs.statuses import FINISHED, Status
@@ -36,7 +37,6 @@ from tests.conftest import (
     database_url,
     eventually,
 )
-from tests.proxy import Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -29,9 +29,10 @@ from django.db import (
 from django.test import Client
 from django.utils import timezone
 
+from devtools import services
+from devtools.proxy import Proxy
 from jobs import checks, conf, lifecycle, pruner, relay, rescuer
 from jobs.models import Job, Queue, Worker
-from tests import services
 from tests.conftest import (
     DEADLINE,
     ROOT,
@@ -45,7 +46,6 @@ from tests.conftest import (
     eventually,
     status_of,
 )
-from tests.proxy import Proxy
 
 SAMPLE = "tests.sample.tasks"
 

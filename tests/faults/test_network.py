@@ -17,11 +17,12 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
+from devtools import services
+from devtools.proxy import Proxy
 from jobs import relay, transports
 from jobs.errors import TransportError
 from jobs.models import Worker
 from jobs.transports import amqp, rabbitmq
-from tests import services
 from tests.conftest import (
     Broker,
     MakeJob,
@@ -30,7 +31,6 @@ from tests.conftest import (
     ends_as,
     eventually,
 )
-from tests.proxy import Proxy
 
 SAMPLE = "tests.sample.tasks"
 

@@ -17,6 +17,7 @@ import pytest
 from django.contrib.auth.models import Group
 from pytest_django import Settings
 
+from devtools.proxy import Proxy
 from jobs import lifecycle, rescuer
 from jobs.models import Job, Worker
 from jobs.worker.lease import Lease
@@ -32,7 +33,6 @@ from tests.conftest import (
     eventually,
     status_of,
 )
-from tests.proxy import Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from django.db.models import F
 
+from devtools.chaos.evidence import Evidence
+from devtools.chaos.models import Account, Entry
 from jobs.compat import task
 from jobs.context import JobContext
 from jobs.errors import Cancel, Retry
 from jobs.models import Attempt, Job
-from tests.chaos.evidence import Evidence
-from tests.chaos.models import Account, Entry
 
 MODULE = __name__
 

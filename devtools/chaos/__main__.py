@@ -1,6 +1,6 @@
 """Run many jobs under many faults, and say whether everything was as it must be.
 
-    python -m tests.chaos [--seed N] [--jobs 5000] [--minutes 8] [--faults 60] …
+    python -m devtools.chaos [--seed N] [--jobs 5000] [--minutes 8] [--faults 60] …
 
 Exit code 0: it was. 1: it was not; the last line is the command that does the same again.
 """
@@ -23,10 +23,10 @@ from typing import Any
 
 import psycopg
 
-from tests.chaos import checker, evidence, nemesis
-from tests.chaos.checker import Final, Verdict
-from tests.chaos.evidence import Evidence
-from tests.chaos.system import DIE_WITH_US, ROOT, System
+from devtools.chaos import checker, evidence, nemesis
+from devtools.chaos.checker import Final, Verdict
+from devtools.chaos.evidence import Evidence
+from devtools.chaos.system import DIE_WITH_US, ROOT, System
 
 ACCOUNTS = 100
 #: After the last fault: a purged queue heals within 75 s, and what waited for it then runs.
@@ -90,7 +90,7 @@ def _run(system: System, history: Evidence, options: argparse.Namespace) -> Fina
         saver = subprocess.Popen(
             [
                 *DIE_WITH_US,
-                *(sys.executable, "-m", "tests.chaos.saver"),
+                *(sys.executable, "-m", "devtools.chaos.saver"),
                 *(str(system.directory / "history.jsonl"), str(options.seed)),
                 *(str(options.jobs), str(seconds), str(ACCOUNTS)),
             ],
@@ -193,7 +193,7 @@ def _final(connection: psycopg.Connection[Any], left_over: list[str]) -> Final:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser = argparse.ArgumentParser(prog="python -m devtools.chaos")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--minutes", type=float, default=8.0)
@@ -209,7 +209,7 @@ def _options() -> argparse.Namespace:
 
 def _command(options: argparse.Namespace) -> str:
     words = [
-        f"{sys.executable} -m tests.chaos",
+        f"{sys.executable} -m devtools.chaos",
         *(["--cluster"] if options.cluster else []),
     ]
     names = ("seed", "jobs", "minutes", "faults", "workers", "processes", "lease")

@@ -8,7 +8,7 @@ however this process ends.
 
 As a command it does that once for several runs of the tests:
 
-    python -m tests.services run -- pytest …
+    python -m devtools.services run -- pytest …
 
 runs `pytest …` with the addresses in JOBS_TEST_RABBITMQ_URL and TEST_POSTGRESQL_URL,
 and ends with its exit code. A service that cannot be had is an error where CI is set;
@@ -658,7 +658,7 @@ def run(command: Sequence[str]) -> int:
     except Missing as error:
         problems.append(error)
     for problem in problems:
-        sys.stderr.write(f"tests.services: {problem}\n")
+        sys.stderr.write(f"devtools.services: {problem}\n")
     if problems and os.environ.get("CI"):
         return 1
     return subprocess.run(command, env=environ).returncode
@@ -666,5 +666,5 @@ def run(command: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:3] != ["run", "--"] or not sys.argv[3:]:
-        sys.exit("usage: python -m tests.services run -- COMMAND …")
+        sys.exit("usage: python -m devtools.services run -- COMMAND …")
     sys.exit(run(sys.argv[3:]))

@@ -17,10 +17,10 @@ import psycopg
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
-from tests.chaos.evidence import Evidence
-from tests.chaos.system import System, WorkerProcess
-from tests.proxy import Proxy
-from tests.services import RabbitMQCluster, RabbitMQNode
+from devtools.chaos.evidence import Evidence
+from devtools.chaos.system import System, WorkerProcess
+from devtools.proxy import Proxy
+from devtools.services import RabbitMQCluster, RabbitMQNode
 
 #: Of a hundred faults. Those of one lane come one after the other, the lanes at once.
 WEIGHTS = {

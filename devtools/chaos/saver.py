@@ -1,6 +1,6 @@
 """The saving process: saves jobs at a steady pace, cancels some, and writes down both.
 
-    python -m tests.chaos.saver HISTORY SEED JOBS SECONDS ACCOUNTS
+    python -m devtools.chaos.saver HISTORY SEED JOBS SECONDS ACCOUNTS
 
 It first writes what it is about to do, and then what came of it: `saved`, `rolled back`, or
 `unknown` where the answer to the COMMIT was lost. It goes on until the pipe at its standard
@@ -27,10 +27,10 @@ if __name__ == "__main__":
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.utils import timezone
 
+from devtools.chaos import tasks
+from devtools.chaos.evidence import Evidence
 from jobs import lifecycle
 from jobs.models import Job
-from tests.chaos import tasks
-from tests.chaos.evidence import Evidence
 
 #: Of a hundred jobs.
 MIX = {

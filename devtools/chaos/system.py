@@ -15,10 +15,10 @@ from typing import Self
 
 import psycopg
 
-from tests.chaos import audit, evidence
-from tests.chaos.evidence import Evidence
-from tests.proxy import Proxy
-from tests.services import PostgreSQLCluster, RabbitMQCluster, RabbitMQNode
+from devtools.chaos import audit, evidence
+from devtools.chaos.evidence import Evidence
+from devtools.proxy import Proxy
+from devtools.services import PostgreSQLCluster, RabbitMQCluster, RabbitMQNode
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PREFIX = "chaos"
@@ -143,7 +143,7 @@ class System:
         brokers = [f"amqp://guest:guest@127.0.0.1:{p.port}/" for p in link.brokers]
         return {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
+            "DJANGO_SETTINGS_MODULE": "devtools.chaos.settings",
             "DATABASE_URL": f"postgres://postgres@127.0.0.1:{link.database.port}/{PREFIX}",
             "PGAPPNAME": name,
             "JOBS_TEST_TRANSPORT_URL": ",".join(brokers),

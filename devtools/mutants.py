@@ -1,6 +1,6 @@
 """Broken builds: each must be caught by the tests that are there to catch it.
 
-    python -m tests.mutants [NAME …]
+    python -m devtools.mutants [NAME …]
 
 Each mutant is a mistake that would break a promise, and that somebody might make. One after
 the other is made in a copy of the working tree, and the few tests that must find it are run
@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests import services
+from devtools import services
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -563,4 +563,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except services.Missing as missing:
-        sys.exit(f"tests.mutants: {missing}")
+        sys.exit(f"devtools.mutants: {missing}")

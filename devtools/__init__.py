@@ -1,0 +1,1 @@
+"""What developers and tests start and break: services, faults, broken builds."""
