@@ -3,6 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 
+def one_line(error: object) -> str:
+    """The text of an error, or any other text, on one line: for logs and messages."""
+    return " ".join(str(error).split())
+
+
 class JobsError(Exception):
     """Base of all errors of this app."""
 

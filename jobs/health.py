@@ -23,7 +23,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from jobs import conf
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, one_line
 from jobs.models import Job, Worker
 
 logger = logging.getLogger("jobs.health")
@@ -74,7 +74,7 @@ def check() -> dict[str, bool]:
                 found["any_worker"] = bool(workers["live"])
                 found["workers"] = not workers["troubled"]
     except (Error, ConfigurationError) as error:
-        logger.warning("a check failed: %s", " ".join(str(error).split()))
+        logger.warning("a check failed: %s", one_line(error))
     return found
 
 
