@@ -3,7 +3,7 @@
     python -m benchmarks.simulation
 
 A simulation of discrete events. A worker takes hints, claims, deals out and takes back by the
-rules of `jobs/worker` (its Pace is the worker's own); what each step costs was measured by
+rules of `jobs/worker` (its Prefetch is the worker's own); what each step costs was measured by
 `benchmarks.scaling`. Every worker stands on cores of its own; PostgreSQL and the queue are
 shared. The same seed gives the same figures.
 """
@@ -24,8 +24,8 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 django.setup()
 
-from jobs.worker.children import HELD_UP_SECONDS  # noqa: E402
-from jobs.worker.pace import Pace  # noqa: E402
+from jobs.worker.fleet import HELD_UP_SECONDS  # noqa: E402
+from jobs.worker.prefetch import Prefetch  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class World:
 class Worker:
     def __init__(self, world: World, slots: int, machine: Cores | None) -> None:
         self._world = world
-        self._pace = Pace(slots)
+        self._pace = Prefetch(slots)
         self._slots = [Slot() for _ in range(slots)]
         self._cores = machine or Cores(slots)
         self.supervisor = machine or Cores(1)
@@ -154,7 +154,7 @@ class Worker:
         while world.queue and self._unacknowledged < self._pace.hints:
             self._hints.append(world.queue.popleft())
             self._unacknowledged += 1
-        # Nobody waits for more who has plenty in hand: see jobs/worker/dealer.py.
+        # Nobody waits for more who has plenty in hand: see jobs/worker/dispatcher.py.
         per_slot = self._pace.per_slot
         is_short_of_work = any(
             per_slot == 1 or slot.count * 2 <= per_slot for slot in self._slots

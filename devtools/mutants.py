@@ -51,11 +51,11 @@ MUTANTS = (
     # What is in hand together does not suffer together.
     Mutant(
         name="suspects-together",
-        file="jobs/worker/dealer.py",
+        file="jobs/worker/dispatcher.py",
         whole="            if claim.losses and spare <= 0:\n",
         broken="            if False:\n",
         tests=(
-            "tests/test_batches.py::TestWorkers::"
+            "tests/worker/test_dispatcher.py::TestWorkers::"
             "test_what_kills_whole_workers_takes_no_other_job_along[database]",
         ),
     ),
@@ -67,17 +67,17 @@ MUTANTS = (
         "            elif running.number not in ended.at:\n",
         broken="            if False:\n",
         tests=(
-            "tests/test_batches.py::TestWorkers::"
+            "tests/worker/test_dispatcher.py::TestWorkers::"
             "test_a_killed_child_is_blamed_on_the_one_job_that_it_ran[database]",
         ),
     ),
     Mutant(
         name="nothing-is-taken-back",
-        file="jobs/worker/dealer.py",
+        file="jobs/worker/dispatcher.py",
         whole="each.held_up() > HELD_UP_SECONDS and",
         broken="each.held_up() > 3600 and",
         tests=(
-            "tests/test_batches.py::TestWorkers::"
+            "tests/worker/test_dispatcher.py::TestWorkers::"
             "test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere[database]",
         ),
     ),
@@ -134,11 +134,11 @@ MUTANTS = (
         file="jobs/lifecycle.py",
         whole="CASE WHEN cancel_requested_at IS NULL OR batch.status = 'succeeded'",
         broken="CASE WHEN TRUE",
-        tests=("tests/test_cancelling.py::TestItSticks",),
+        tests=("tests/worker/test_execution.py::TestItSticks",),
     ),
     Mutant(
         name="fence-ignored",
-        file="jobs/context.py",
+        file="jobs/worker/execution.py",
         whole="if not lifecycle.complete(self.claim, result):",
         broken="if lifecycle.complete(self.claim, result) is None:",
         tests=(
@@ -162,7 +162,7 @@ MUTANTS = (
     # A hint is acknowledged after the commit, and published after the commit.
     Mutant(
         name="acknowledge-on-receipt",
-        file="jobs/worker/consumer.py",
+        file="jobs/worker/claimer.py",
         whole="                fetched = self.transport.fetch(limit)\n",
         broken="                fetched = self.transport.fetch(limit)\n"
         "                self.transport.acknowledge(fetched)\n",
@@ -222,7 +222,7 @@ MUTANTS = (
         whole="        _look_after_connections()\n",
         broken="",
         tests=(
-            "tests/test_worker_faults.py::"
+            "tests/worker/test_outages.py::"
             "test_d6_a_connection_that_broke_while_no_job_ran_is_no_fault_of_the_next",
         ),
         database="postgresql",
@@ -294,13 +294,13 @@ MUTANTS = (
         whole="                    self._heal()\n",
         broken="",
         tests=(
-            "tests/test_rescue.py::TestLostHints::"
+            "tests/maintenance/test_rescuer.py::TestLostHints::"
             "test_b13_hints_of_a_purged_queue_are_published_again",
         ),
     ),
     Mutant(
         name="misses-are-put-back",
-        file="jobs/worker/consumer.py",
+        file="jobs/worker/claimer.py",
         whole="waiting = self._waiting(d.job_id for d in missed)",
         broken="waiting = {delivery.job_id: True for delivery in missed}",
         tests=(
@@ -317,7 +317,7 @@ MUTANTS = (
         "            transport.pause()\n"
         "            transport.resume()\n",
         tests=(
-            "tests/test_worker_faults.py::"
+            "tests/worker/test_outages.py::"
             "test_a_busy_worker_gives_back_what_it_cannot_start_and_rests",
         ),
     ),
@@ -328,7 +328,7 @@ MUTANTS = (
         whole="                rescuer.rescue()\n",
         broken="",
         tests=(
-            "tests/test_rescue.py::TestWorkers::"
+            "tests/maintenance/test_rescuer.py::TestWorkers::"
             "test_w3_the_job_of_a_killed_worker_runs_at_another[database]",
         ),
     ),
@@ -338,7 +338,7 @@ MUTANTS = (
         whole="row.live().update(",
         broken="row.update(",
         tests=(
-            "tests/test_rescue.py::TestWorkers::"
+            "tests/maintenance/test_rescuer.py::TestWorkers::"
             "test_w27_a_worker_kills_what_it_runs_before_others_may_start_it[database]",
         ),
     ),
@@ -351,7 +351,7 @@ MUTANTS = (
         "        worker._state.adding = False\n"
         "        worker.save()\n",
         tests=(
-            "tests/test_rescue.py::TestWorkers::"
+            "tests/maintenance/test_rescuer.py::TestWorkers::"
             "test_w3_the_job_of_a_killed_worker_runs_at_another[database]",
         ),
     ),
@@ -365,7 +365,7 @@ MUTANTS = (
     ),
     Mutant(
         name="rescue-by-the-workers-clock",
-        file="jobs/rescuer.py",
+        file="jobs/maintenance/rescuer.py",
         whole="    orphans = Job.objects.using(alias).filter(\n"
         "        status=Status.RUNNING, worker__lease_until__lte=Now()\n",
         broken="    from django.utils import timezone\n"
@@ -403,7 +403,7 @@ MUTANTS = (
         whole="lifecycle.lost(running.claim, how)",
         broken="lifecycle.succeeded(running.claim, None)",
         tests=(
-            "tests/test_worker.py::"
+            "tests/worker/test_supervisor.py::"
             "test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on"
             "[database]",
         ),
@@ -436,7 +436,7 @@ MUTANTS = (
         "                selector.unregister(control)\n"
         "                continue\n",
         tests=(
-            "tests/test_worker.py::"
+            "tests/worker/test_supervisor.py::"
             "test_no_process_is_left_behind_when_the_supervisor_is_killed[database]",
         ),
     ),

@@ -32,8 +32,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs import lifecycle, pruner, rescuer
+from jobs import lifecycle
 from jobs.lifecycle import MAX_INTERRUPTIONS, MAX_LOSSES, Claim, Outcome
+from jobs.maintenance import pruner, rescuer
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import ARROWS, FINISHED, RETRYABLE, Status
 from jobs.worker.lease import Lease

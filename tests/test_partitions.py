@@ -11,7 +11,8 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from jobs import lifecycle, pruner
+from jobs import lifecycle
+from jobs.maintenance import pruner
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import Status
 from jobs.uuid7 import uuid7

@@ -17,12 +17,12 @@ from psycopg.pq import TransactionStatus
 
 from devtools.proxy import Proxy, other_session
 from jobs import lifecycle, plans
-from jobs.context import Execution
 from jobs.errors import Fenced
 from jobs.lifecycle import Claim
 from jobs.models import Attempt, Job, Queue, Worker
 from jobs.plans import Plan
 from jobs.worker import executor
+from jobs.worker.execution import Execution
 from tests.conftest import MakeJob, claimed
 
 MIB = 1 << 20

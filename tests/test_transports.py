@@ -17,7 +17,7 @@ from django.utils import timezone
 from jobs import conf, lifecycle, relay, transports
 from jobs.models import Job, Worker
 from jobs.transports.base import Consumer
-from jobs.worker.consumer import ClaimingConsumer
+from jobs.worker.claimer import Claimer
 from tests.conftest import DEADLINE, Broker, MakeJob, claimed, eventually, fetch
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -241,7 +241,7 @@ def test_two_workers_never_claim_the_same_job(
     consumers = [consumer(prefetch=20), consumer(prefetch=20)]
 
     def work(mine: Consumer) -> None:
-        claiming = ClaimingConsumer(mine, alias="default")
+        claiming = Claimer(mine, alias="default")
         deadline = time.monotonic() + 30
         try:
             while len(claimed) < len(ids) and time.monotonic() < deadline:
@@ -265,7 +265,7 @@ def test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does(
     consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
 ) -> None:
     make_job()
-    claiming = ClaimingConsumer(consumer(), alias="default")
+    claiming = Claimer(consumer(), alias="default")
     told: list[str] = []
     connection.connection.set_trace_callback(told.append)
 
@@ -290,7 +290,7 @@ def test_over_a_broker_a_claim_is_one_question_and_so_is_the_end_of_a_job(
     waiting = transports.consumer("default", prefetch=1, wake=threading.Event().set)
     waiting.consume(["default"])
     waiting.start()
-    claiming = ClaimingConsumer(waiting, alias="default")
+    claiming = Claimer(waiting, alias="default")
     make_job()
     eventually(lambda: Job.objects.exclude(published_at=None).exists())
     eventually(waiting.ready)

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs import crashpoints, relay
-from jobs.context import Execution
 from jobs.lifecycle import Claim
 from jobs.worker import executor
-from jobs.worker.forkserver import Board
+from jobs.worker.execution import Execution
+from jobs.worker.forkserver import ProgressBoard
 
 READY = {"ready": True}
 
@@ -57,7 +57,7 @@ class Limits:
     memory_limit: int | None = None
 
 
-def run(channel: socket.socket, board: Board, limits: Limits) -> None:
+def run(channel: socket.socket, board: ProgressBoard, limits: Limits) -> None:
     """Run jobs until the supervisor closes the channel."""
     if limits.memory_limit is not None:
         most = limits.memory_limit * MIB
@@ -68,7 +68,9 @@ def run(channel: socket.socket, board: Board, limits: Limits) -> None:
 class Child:
     """What a child process consists of."""
 
-    def __init__(self, channel: socket.socket, board: Board, limits: Limits) -> None:
+    def __init__(
+        self, channel: socket.socket, board: ProgressBoard, limits: Limits
+    ) -> None:
         self._channel = channel
         self._board = board
         self._limits = limits

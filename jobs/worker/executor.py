@@ -25,10 +25,11 @@ from django.dispatch import receiver
 from jobs import backoff, crashpoints, discovery, signatures, values
 from jobs.backend import JobsBackend
 from jobs.compat import Task
-from jobs.context import Execution, JobContext
+from jobs.context import JobContext
 from jobs.errors import Cancel, Fenced, Retry, Snooze, UnknownTask
 from jobs.models import Job
 from jobs.options import JobTask
+from jobs.worker.execution import Execution
 
 logger = logging.getLogger("jobs.worker")
 

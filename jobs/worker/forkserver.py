@@ -40,7 +40,7 @@ class Exited:
     at: frozenset[int] = frozenset()  # those that it was at when it died
 
 
-class Board:
+class ProgressBoard:
     """Memory of a child and of the fork server: which jobs it is at, for when it dies.
 
     Jobs are numbered from 1 by whoever hands them out, and begun in that order.
@@ -69,7 +69,7 @@ class ForkServer:
     """
 
     def __init__(
-        self, run_child: Callable[[socket.socket, Board], None], *, threads: int
+        self, run_child: Callable[[socket.socket, ProgressBoard], None], *, threads: int
     ) -> None:
         # One that is open on both sides of a fork is used by neither without harm.
         connections.close_all()
@@ -123,7 +123,7 @@ class ForkServer:
 
 def _serve(
     control: socket.socket,
-    run_child: Callable[[socket.socket, Board], None],
+    run_child: Callable[[socket.socket, ProgressBoard], None],
     threads: int,
 ) -> None:
     """The fork server's own life. Does not return."""
@@ -135,7 +135,7 @@ def _serve(
     signal.signal(signal.SIGCHLD, _nothing)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
 
-    children: dict[int, Board] = {}
+    children: dict[int, ProgressBoard] = {}
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     selector.register(wakeup_read, selectors.EVENT_READ)
@@ -155,7 +155,7 @@ def _serve(
             *lines, commands = (commands + data).split(b"\n")
             for line in lines:
                 if line == b"spawn":
-                    board = Board(threads)
+                    board = ProgressBoard(threads)
                     pid = _spawn(control, run_child, board, wakeup_read, wakeup_write)
                     children[pid] = board
                 elif (pid := int(line.split()[1])) in children:
@@ -167,8 +167,8 @@ def _serve(
 
 def _spawn(
     control: socket.socket,
-    run_child: Callable[[socket.socket, Board], None],
-    board: Board,
+    run_child: Callable[[socket.socket, ProgressBoard], None],
+    board: ProgressBoard,
     *inherited: int,
 ) -> int:
     ours, theirs = socket.socketpair()
@@ -200,7 +200,7 @@ def _spawn(
     return pid
 
 
-def _report_exits(control: socket.socket, children: dict[int, Board]) -> None:
+def _report_exits(control: socket.socket, children: dict[int, ProgressBoard]) -> None:
     while children:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:

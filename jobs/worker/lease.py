@@ -18,7 +18,8 @@ from datetime import timedelta
 from django.db import DatabaseError, InterfaceError, connections, router
 from django.db.models.functions import Now
 
-from jobs import crashpoints, pruner, rescuer, values
+from jobs import crashpoints, values
+from jobs.maintenance import pruner, rescuer
 from jobs.models import Worker, WorkerQuerySet
 
 logger = logging.getLogger("jobs.worker")

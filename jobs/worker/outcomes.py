@@ -9,7 +9,7 @@ from jobs import lifecycle
 from jobs.errors import TimeLimit
 from jobs.lifecycle import Claim, Outcome
 from jobs.worker import executor
-from jobs.worker.children import STOP_SECONDS, Running
+from jobs.worker.fleet import STOP_SECONDS, Running
 
 logger = logging.getLogger("jobs.worker")
 

@@ -26,16 +26,16 @@ from django.db import (
     router,
 )
 
-from jobs import backoff, conf, crashpoints, lifecycle, relay, transports
+from jobs import backoff, conf, crashpoints, exitcodes, lifecycle, relay, transports
 from jobs.lifecycle import Claim, Outcome
 from jobs.models import Job, JobQuerySet, Queue
 from jobs.relay import Relay
 from jobs.statuses import Status
 from jobs.worker import child, executor, outcomes
 from jobs.worker.child import Limits
-from jobs.worker.children import STOP_SECONDS, Child, Running
-from jobs.worker.consumer import ClaimingConsumer
-from jobs.worker.dealer import NOT_BEGUN, Dealer
+from jobs.worker.claimer import Claimer
+from jobs.worker.dispatcher import NOT_BEGUN, Dispatcher
+from jobs.worker.fleet import STOP_SECONDS, ChildHandle, Running
 from jobs.worker.forkserver import Exited, ForkServer, Spawned
 from jobs.worker.lease import Lease
 from jobs.worker.recorder import Recorder
@@ -56,12 +56,6 @@ QUEUES_SECONDS = 5.0
 STALLED_SECONDS = 15.0
 #: The queue that every worker knows, whether or not a job was ever saved to it.
 DEFAULT_QUEUE = "default"
-
-# Exit codes, after <sysexits.h>.
-OK = 0
-EX_SOFTWARE = 70
-EX_TEMPFAIL = 75
-EX_CONFIG = 78
 
 
 class Supervisor:
@@ -85,7 +79,7 @@ class Supervisor:
         self._burst = burst
 
         self._alias = router.db_for_write(Job)
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, ChildHandle] = {}
         self._spawning = 0
         self._spawn_at = 0.0
         self._spawn_delays = backoff.reconnect_delays()
@@ -94,7 +88,7 @@ class Supervisor:
         self._fenced: list[str] = []  # nothing of it was recorded; the same
         self._database_at = 0.0
         self._database_delays = backoff.reconnect_delays()
-        self._exit_code = OK
+        self._exit_code = exitcodes.OK
         self._stop_at: float | None = None  # set once it stops: the grace ends then
         # Set by signal handlers and other threads, looked at once a turn.
         self._signals = 0
@@ -112,7 +106,7 @@ class Supervisor:
         self._selector.register(forkserver, selectors.EVENT_READ, self._hear_forkserver)
 
         slots = processes * self._threads
-        self._dealer = Dealer(
+        self._dealer = Dispatcher(
             self._children, slots, kill=lambda each: forkserver.kill(each.pid)
         )
         configuration = conf.current()
@@ -124,7 +118,7 @@ class Supervisor:
             trouble=self._trouble,
             pace=lambda: str(self._dealer.pace),
         )
-        self._consumer = ClaimingConsumer(
+        self._consumer = Claimer(
             transports.consumer(self._alias, prefetch=slots, wake=self._wake),
             alias=self._alias,
         )
@@ -170,7 +164,7 @@ class Supervisor:
         # A fault of ours. Whoever starts it anew finds everything in the rows.
         except Exception:
             logger.exception("the worker met what it did not expect, and ends")
-            self._exit_code = EX_SOFTWARE
+            self._exit_code = exitcodes.SOFTWARE
         finally:
             self._shut_down()
         return self._exit_code
@@ -199,7 +193,7 @@ class Supervisor:
             self._deal()
             self._heed_cancellations()
             if self._burst and self._stop_at is None and self._nothing_is_left():
-                self._stop(self._grace, OK)
+                self._stop(self._grace, exitcodes.OK)
             self._database_delays = backoff.reconnect_delays()
             if self._database_at:
                 self._database_at = 0.0
@@ -289,7 +283,7 @@ class Supervisor:
         self._ended += self._dealer.let_go(self._lease.worker_id if is_ours else None)
         self._dealer.deal()
 
-    def _tell(self, listener: Child, message: dict[str, Any]) -> None:
+    def _tell(self, listener: ChildHandle, message: dict[str, Any]) -> None:
         try:
             listener.send(message)
         except OSError:
@@ -352,7 +346,7 @@ class Supervisor:
                     running.cancelled = True
                     self._ask_to_end(each, running, "cancel")
 
-    def _ask_to_end(self, busy: Child, running: Running, how: str) -> None:
+    def _ask_to_end(self, busy: ChildHandle, running: Running, how: str) -> None:
         running.kill_at = min(running.kill_at, time.monotonic() + STOP_SECONDS)
         self._tell(busy, {how: running.number})
 
@@ -376,12 +370,12 @@ class Supervisor:
             for pid, each in list(self._children.items()):
                 at = frozenset(running.number for running in each.begun())
                 self._bury(Exited(pid, -signal.SIGKILL, max(at, default=0), at))
-            self._stop(0.0, EX_SOFTWARE)
+            self._stop(0.0, exitcodes.SOFTWARE)
             return
         for event in events:
             if isinstance(event, Spawned):
                 self._spawning -= 1
-                started = Child(event.pid, event.channel)
+                started = ChildHandle(event.pid, event.channel)
                 started.channel.settimeout(STOP_SECONDS)
                 self._children[event.pid] = started
                 self._selector.register(
@@ -390,7 +384,7 @@ class Supervisor:
             else:
                 self._bury(event)
 
-    def _hear(self, sender: Child) -> bool:
+    def _hear(self, sender: ChildHandle) -> bool:
         """Read a child's reports; False once there will be no more."""
         if sender.fileno() < 0:
             return False  # buried earlier in this very turn
@@ -408,7 +402,7 @@ class Supervisor:
             self._heed(sender, child.decode(line))
         return True
 
-    def _heed(self, sender: Child, message: dict[str, Any]) -> None:
+    def _heed(self, sender: ChildHandle, message: dict[str, Any]) -> None:
         if message == child.READY:
             sender.slots = self._threads
             self._spawn_delays = backoff.reconnect_delays()
@@ -474,15 +468,15 @@ class Supervisor:
         failure = self._consumer.transport.failure()
         if self._signals and self._stop_at in (None, math.inf):
             logger.info("stopping: %.0f s for running jobs to end", self._grace)
-            self._stop(self._grace, OK)
+            self._stop(self._grace, exitcodes.OK)
         elif self._signals > 1 and self._stop_at is not None:
             self._stop_at = min(self._stop_at, time.monotonic())
         elif failure is not None and self._stop_at is None:
             logger.error("%s", failure)
-            self._stop(self._grace, EX_CONFIG)
+            self._stop(self._grace, exitcodes.CONFIG)
         elif self._lease.is_draining and self._stop_at is None:
             logger.info("draining: it ends when the running jobs have ended")
-            self._stop(math.inf, OK)
+            self._stop(math.inf, exitcodes.OK)
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             for each in self._children.values():
                 self._kill(each)
@@ -503,7 +497,7 @@ class Supervisor:
         self._consumer.transport.pause()
         self._dealer.recall()
 
-    def _kill(self, busy: Child) -> None:
+    def _kill(self, busy: ChildHandle) -> None:
         """Its jobs are released once the kernel says that it is dead, not before."""
         if busy.running and not busy.killed:
             busy.killed = True
@@ -534,7 +528,7 @@ class Supervisor:
             "is over",
             len(self._recorder.held()),
         )
-        self._exit_code = self._exit_code or EX_TEMPFAIL
+        self._exit_code = self._exit_code or exitcodes.TEMPFAIL
         return True
 
     def _shut_down(self) -> None:

@@ -19,8 +19,8 @@ from devtools.proxy import Proxy
 from jobs import lifecycle, message, relay, transports
 from jobs.models import Job, Worker
 from jobs.transports import amqp, rabbitmq
-from jobs.worker import consumer as worker_consumer
-from jobs.worker.consumer import ClaimingConsumer
+from jobs.worker import claimer as worker_claimer
+from jobs.worker.claimer import Claimer
 from tests.conftest import (
     Broker,
     MakeJob,
@@ -58,16 +58,16 @@ def eager_healing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def claiming(broker: Broker) -> Iterator[ClaimingConsumer]:
+def claiming(broker: Broker) -> Iterator[Claimer]:
     """What a worker claims with, in this process."""
     transport = transports.consumer("default", prefetch=10, wake=lambda: None)
     transport.consume(["default"])
     transport.start()
-    yield ClaimingConsumer(transport, alias="default")
+    yield Claimer(transport, alias="default")
     transport.stop()
 
 
-def claims(claiming: ClaimingConsumer, worker: Worker, count: int) -> set[Any]:
+def claims(claiming: Claimer, worker: Worker, count: int) -> set[Any]:
     """The ids of the next so many jobs that it claims."""
     found: set[Any] = set()
 
@@ -196,7 +196,7 @@ def test_b6_a_consumer_goes_on_when_a_queue_does_not_answer(
     make_job(queue="sick")
     eventually(lambda: quorum.count("sick") == 1)
     transport = transports.consumer("default", prefetch=2, wake=lambda: None)
-    claiming = ClaimingConsumer(transport, alias="default")
+    claiming = Claimer(transport, alias="default")
 
     with without_leader(quorum.name("sick"), hung=True):
         transport.consume(["sick", "default"])
@@ -337,12 +337,12 @@ class TestConsumerTimeout:
         worker_row: Worker,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(worker_consumer, "EARLY_SECONDS", 0.5)
+        monkeypatch.setattr(worker_claimer, "EARLY_SECONDS", 0.5)
         transport = transports.consumer("default", prefetch=2, wake=lambda: None)
         assert isinstance(transport, rabbitmq.RabbitMQConsumer)
         transport.consume(["default"])
         transport.start()
-        claiming = ClaimingConsumer(transport, alias="default")
+        claiming = Claimer(transport, alias="default")
         job = make_job()
         assert claims(claiming, worker_row, 1) == {str(job.id)}
         session = transport._session
@@ -368,8 +368,8 @@ def test_a_hint_that_comes_while_an_early_acknowledged_job_runs_goes_to_others(
     worker_row: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_consumer, "EARLY_SECONDS", 0.2)
-    busy = ClaimingConsumer(
+    monkeypatch.setattr(worker_claimer, "EARLY_SECONDS", 0.2)
+    busy = Claimer(
         transports.consumer("default", prefetch=1, wake=lambda: None), alias="default"
     )
     busy.transport.consume(["default"])
@@ -461,7 +461,7 @@ def test_b14_what_is_taken_away_is_named_once_and_waited_for(
 
 
 def test_b11_a_cancelled_consumer_consumes_again(
-    broker: Broker, make_job: MakeJob, claiming: ClaimingConsumer, worker_row: Worker
+    broker: Broker, make_job: MakeJob, claiming: Claimer, worker_row: Worker
 ) -> None:
     claims_of(claiming, make_job, worker_row)
 
@@ -473,7 +473,7 @@ def test_b11_a_cancelled_consumer_consumes_again(
 def test_b11_a_consumer_that_the_broker_forgot_without_a_word_consumes_again(
     broker: Broker,
     make_job: MakeJob,
-    claiming: ClaimingConsumer,
+    claiming: Claimer,
     worker_row: Worker,
 ) -> None:
     claims_of(claiming, make_job, worker_row)
@@ -492,16 +492,14 @@ def test_b11_a_consumer_that_the_broker_forgot_without_a_word_consumes_again(
     assert claiming.transport._session is not session
 
 
-def claims_of(
-    claiming: ClaimingConsumer, make_job: MakeJob, worker_row: Worker
-) -> None:
+def claims_of(claiming: Claimer, make_job: MakeJob, worker_row: Worker) -> None:
     job = make_job()
     assert claims(claiming, worker_row, 1) == {str(job.id)}
     claiming.settle([str(job.id)])
 
 
 def test_b16_late_hints_and_hints_out_of_order_are_harmless(
-    broker: Broker, make_job: MakeJob, claiming: ClaimingConsumer, worker_row: Worker
+    broker: Broker, make_job: MakeJob, claiming: Claimer, worker_row: Worker
 ) -> None:
     old = make_job()
     assert claims(claiming, worker_row, 1) == {str(old.id)}
@@ -534,7 +532,7 @@ def claim_of(job: Job, worker: Worker) -> dict[str, Any]:
 
 
 def test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten(
-    broker: Broker, make_job: MakeJob, claiming: ClaimingConsumer, worker_row: Worker
+    broker: Broker, make_job: MakeJob, claiming: Claimer, worker_row: Worker
 ) -> None:
     broker_has_the_queue(broker)
     for _ in range(20):  # more than it is sent at once
@@ -576,7 +574,7 @@ def passive(broker: Broker) -> bool:
 def test_b19_hostile_properties_are_not_read(
     broker: Broker,
     make_job: MakeJob,
-    claiming: ClaimingConsumer,
+    claiming: Claimer,
     worker_row: Worker,
     settings: Settings,
     properties: dict[str, Any],
@@ -599,7 +597,7 @@ def test_b19_hostile_properties_are_not_read(
 def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
     broker: Broker,
     make_job: MakeJob,
-    claiming: ClaimingConsumer,
+    claiming: Claimer,
     worker_row: Worker,
     settings: Settings,
 ) -> None:
@@ -646,7 +644,7 @@ def test_b21_jobs_whose_hints_a_policy_drops_run_all_the_same(
     transport = transports.consumer("default", prefetch=1, wake=lambda: None)
     transport.consume(["default"])
     transport.start()
-    claiming = ClaimingConsumer(transport, alias="default")
+    claiming = Claimer(transport, alias="default")
 
     def all_claimed() -> bool:
         claiming.settle([c.job_id for c in claiming.claim(1, worker_row.id)])
@@ -706,7 +704,7 @@ def test_b28_a_deployment_whose_hints_another_takes_loses_nothing(
     transport = transports.consumer("default", prefetch=1, wake=lambda: None)
     transport.consume(["default"])
     transport.start()
-    claiming = ClaimingConsumer(transport, alias="default")
+    claiming = Claimer(transport, alias="default")
 
     def all_claimed() -> bool:
         claiming.settle([c.job_id for c in claiming.claim(1, worker_row.id)])
@@ -784,7 +782,7 @@ def test_b23_a_connection_that_is_dead_is_noticed_though_nobody_says_so(
     transport = transports.consumer("default", prefetch=2, wake=lambda: None)
     transport.consume(["default"])
     transport.start()
-    claiming = ClaimingConsumer(transport, alias="default")
+    claiming = Claimer(transport, alias="default")
     claims_of(claiming, make_job, worker_row)
 
     network.freeze()

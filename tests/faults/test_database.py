@@ -31,7 +31,8 @@ from django.utils import timezone
 
 from devtools import services
 from devtools.proxy import Proxy
-from jobs import checks, conf, lifecycle, pruner, relay, rescuer
+from jobs import checks, conf, lifecycle, relay
+from jobs.maintenance import pruner, rescuer
 from jobs.models import Job, Queue, Worker
 from tests.conftest import (
     DEADLINE,

@@ -16,7 +16,8 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from jobs import lifecycle, rescuer, views
+from jobs import lifecycle, views
+from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Worker
 from jobs.transports.database import DatabaseConsumer
 from tests.conftest import MakeJob, Site, ends_as

@@ -18,7 +18,8 @@ from django.contrib.auth.models import Group
 from pytest_django import Settings
 
 from devtools.proxy import Proxy
-from jobs import lifecycle, rescuer
+from jobs import lifecycle
+from jobs.maintenance import rescuer
 from jobs.models import Job, Worker
 from jobs.worker.lease import Lease
 from tests.conftest import (

@@ -9,10 +9,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
-from jobs import conf, pruner
+from jobs import conf, exitcodes
 from jobs.errors import ConfigurationError
+from jobs.maintenance import pruner
 from jobs.statuses import FINISHED
-from jobs.worker.supervisor import EX_CONFIG, EX_TEMPFAIL
 
 #: How long one statement may work, or wait for a lock, in seconds.
 PATIENCE = 10.0
@@ -50,7 +50,7 @@ class Command(BaseCommand):
         try:
             configuration = conf.current()
         except ConfigurationError as error:
-            raise CommandError(str(error), returncode=EX_CONFIG) from None
+            raise CommandError(str(error), returncode=exitcodes.CONFIG) from None
         succeeded, failed = options["succeeded_days"], options["failed_days"]
         ages = pruner.ages(
             succeeded_days=_checked(
@@ -77,7 +77,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"pruning broke off{done}: {' '.join(str(error).split())}. Does the database "
                 "answer, and has `manage.py migrate` been run?",
-                returncode=EX_TEMPFAIL,
+                returncode=exitcodes.TEMPFAIL,
             ) from None
 
         verb = "would be deleted" if options["dry_run"] else "deleted"

@@ -10,13 +10,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections, router
 from django.db.migrations.executor import MigrationExecutor
 
-from jobs import conf, discovery, transports, values
+from jobs import conf, discovery, exitcodes, transports, values
 from jobs.errors import ConfigurationError, InvalidJob
 from jobs.models import Job
 from jobs.worker import child
 from jobs.worker.child import Limits
 from jobs.worker.forkserver import ForkServer
-from jobs.worker.supervisor import EX_CONFIG, Supervisor
+from jobs.worker.supervisor import Supervisor
 
 
 class Command(BaseCommand):
@@ -83,7 +83,7 @@ class Command(BaseCommand):
             if configuration.uses_rabbitmq:
                 transports.publisher()
         except (ConfigurationError, InvalidJob) as error:
-            raise CommandError(str(error), returncode=EX_CONFIG) from None
+            raise CommandError(str(error), returncode=exitcodes.CONFIG) from None
         # Loaded before the fork: every child shares them, and none waits for an import.
         discovery.tasks()
         limits = Limits(
@@ -127,13 +127,13 @@ class Command(BaseCommand):
             raise CommandError(
                 f"the database {alias!r} ({connection.vendor}) does not answer: "
                 f"{' '.join(str(error).split())}. Check DATABASE_URL, or start it.",
-                returncode=75,
+                returncode=exitcodes.TEMPFAIL,
             ) from None
         wanted = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "jobs"]
         if executor.migration_plan(wanted):
             raise CommandError(
                 f"the database {alias!r} is not migrated: run `manage.py migrate` first",
-                returncode=EX_CONFIG,
+                returncode=exitcodes.CONFIG,
             )
 
 

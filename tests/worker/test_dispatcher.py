@@ -16,17 +16,17 @@ import pytest
 from pytest_django import Settings
 
 from jobs.models import Attempt, Job, JobQuerySet, Queue, Worker
-from jobs.worker.pace import MOST, STEPS, UNKNOWN_SECONDS, Pace
+from jobs.worker.prefetch import MOST, STEPS, UNKNOWN_SECONDS, Prefetch
 from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
 
 SAMPLE = "tests.sample.tasks"
 
 
-class TestPace:
+class TestPrefetch:
     """The rule: a slot has as many jobs in hand as it ends in about a tenth of a second."""
 
     def test_what_is_unknown_is_taken_for_long(self) -> None:
-        pace = Pace(4)
+        pace = Prefetch(4)
 
         assert (pace.per_slot, pace.hints) == (1, 4)
 
@@ -45,14 +45,14 @@ class TestPace:
     def test_the_shorter_the_jobs_the_more_are_in_hand(
         self, seconds: float, per_slot: int
     ) -> None:
-        pace = Pace(2)
+        pace = Prefetch(2)
         for _ in range(200):
             pace.learn(seconds)
 
         assert pace.per_slot == per_slot
 
     def test_a_long_job_is_felt_for_many_short_ones(self) -> None:
-        pace = Pace(2)
+        pace = Prefetch(2)
         for _ in range(200):
             pace.learn(0.0001)
 
@@ -67,7 +67,7 @@ class TestPace:
         assert all(before <= after for before, after in pairwise(steps))
 
     def test_a_worker_of_many_slots_has_no_more_in_hand_than_one_of_few(self) -> None:
-        few, many = Pace(2), Pace(64)
+        few, many = Prefetch(2), Prefetch(64)
         for _ in range(200):
             few.learn(0.0001)
             many.learn(0.0001)
@@ -76,7 +76,7 @@ class TestPace:
         assert few.hints == many.hints == 2 * MOST
 
     def test_it_need_not_wait_for_the_end_of_a_job_that_is_long(self) -> None:
-        pace = Pace(4)
+        pace = Prefetch(4)
         for _ in range(200):
             pace.learn(0.0001)
 

@@ -42,7 +42,7 @@ class Running:
 
 
 @dataclass
-class Child:
+class ChildHandle:
     """A child process as the supervisor sees it."""
 
     pid: int

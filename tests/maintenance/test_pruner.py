@@ -19,7 +19,8 @@ from django.db.models.deletion import ProtectedError
 from django.db.models.signals import pre_delete
 from django.utils import timezone
 
-from jobs import conf, lifecycle, pruner
+from jobs import conf, lifecycle
+from jobs.maintenance import pruner
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import FINISHED, Status
 from tests.conftest import DEADLINE, MakeJob, Site, ends_as, eventually

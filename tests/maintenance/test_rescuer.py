@@ -12,7 +12,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from jobs import lifecycle, relay, rescuer, transports
+from jobs import lifecycle, relay, transports
+from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Worker
 from tests.conftest import (
     DEADLINE,

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from jobs import crashpoints, lifecycle
 from jobs.lifecycle import Claim, Outcome
-from jobs.worker.children import HELD_UP_SECONDS, Child
-from jobs.worker.pace import UNKNOWN_SECONDS, Pace
+from jobs.worker.fleet import HELD_UP_SECONDS, ChildHandle
+from jobs.worker.prefetch import UNKNOWN_SECONDS, Prefetch
 
 #: How long a claimed job may wait for a child of ours, in seconds. Then it is anybody's.
 WAIT_SECONDS = 0.5
@@ -24,7 +24,7 @@ WAIT_SECONDS = 0.5
 NOT_BEGUN = "it had not begun"
 
 
-class Dealer:
+class Dispatcher:
     """What the children of a worker have in hand, and what waits for them.
 
     `children` are the supervisor's own. `kill` ends one that has died already or does not
@@ -32,9 +32,12 @@ class Dealer:
     """
 
     def __init__(
-        self, children: Mapping[int, Child], slots: int, kill: Callable[[Child], None]
+        self,
+        children: Mapping[int, ChildHandle],
+        slots: int,
+        kill: Callable[[ChildHandle], None],
     ) -> None:
-        self.pace = Pace(slots)
+        self.pace = Prefetch(slots)
         self._children = children
         self._slots = slots
         self._kill = kill
@@ -119,7 +122,7 @@ class Dealer:
             if each.can_be_recalled:
                 self._recall(each)
 
-    def take_back(self, sender: Child, numbers: Iterable[int]) -> None:
+    def take_back(self, sender: ChildHandle, numbers: Iterable[int]) -> None:
         """A child has answered that it did not begin these: they come first now."""
         sender.recalled = False
         until = time.monotonic() + WAIT_SECONDS
@@ -151,14 +154,14 @@ class Dealer:
         per_slot = self.pace.per_slot
         return sum(each.room(per_slot) for each in self._children.values())
 
-    def _hand(self, chosen: Child, claims: list[Claim]) -> None:
+    def _hand(self, chosen: ChildHandle, claims: list[Claim]) -> None:
         try:
             chosen.hand(claims)
         except OSError:
             self._kill(chosen)
         crashpoints.reach("job_handed_out")
 
-    def _recall(self, busy: Child) -> None:
+    def _recall(self, busy: ChildHandle) -> None:
         try:
             busy.recall()
         except OSError:

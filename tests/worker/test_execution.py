@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import lifecycle, rescuer
+from jobs import lifecycle
 from jobs.lifecycle import Claim, Outcome
+from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Queue, Worker
 from jobs.statuses import Phase
 from tests.conftest import MakeJob, Site, WorkerProcess, a_moment_ago, ends_as

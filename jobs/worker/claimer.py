@@ -28,7 +28,7 @@ LOCKED_SECONDS = 0.0005
 ASIDE_SECONDS = 1.0
 
 
-class ClaimingConsumer:
+class Claimer:
     """A transport's consumer, with the claim before the job and the commit before the ack."""
 
     def __init__(self, transport: Consumer, *, alias: str) -> None:

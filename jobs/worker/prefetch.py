@@ -19,7 +19,7 @@ WEIGHT = 0.1
 UNKNOWN_SECONDS = 1.0
 
 
-class Pace:
+class Prefetch:
     """The measured mean duration of the jobs of one worker, and what follows from it."""
 
     def __init__(self, slots: int) -> None:

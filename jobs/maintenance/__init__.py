@@ -1,0 +1,1 @@
+"""Services that keep the tables in order. Every worker runs them, one after the other."""

@@ -1,0 +1,109 @@
+"""One attempt under way in the process that runs it, and how it is interrupted."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from typing import Any
+
+from jobs import crashpoints, lifecycle, values
+from jobs.errors import Cancel, Fenced, TimeLimit
+from jobs.lifecycle import Claim
+
+#: Wakes a main thread that sleeps in a system call. Unlike others it is ignored by programs
+#: that do not know it, and tasks hardly ever use it.
+INTERRUPT = signal.SIGURG
+
+
+class Execution:
+    """A claimed job in the process that runs it. Its methods may be called by any thread."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        #: Somebody cancelled the job.
+        self.cancelled = False
+        #: `succeeded` is committed, whatever the function does from here.
+        self.completed = False
+        self._lock = threading.Lock()
+        self._interruptible = False
+        self._thread: int | None = None  # while it runs the function
+        self._interruption: BaseException | None = None
+
+    def begin(self, *, interruptible: bool) -> None:
+        """From here this thread runs the function, and may be interrupted once."""
+        self._interruptible = interruptible
+        may_be = interruptible or self.claim.timeout is not None
+        if may_be and threading.current_thread() is threading.main_thread():
+            # Each time anew: a function may have set a handler of its own.
+            signal.signal(INTERRUPT, self._interrupted)
+        self._thread = threading.get_ident()
+
+    def end(self) -> None:
+        """From here it may not: what remains is ours to do."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None and self._interruption is not None:
+                _raise_in(thread, None)
+
+    def cancel(self) -> None:
+        """Somebody cancelled the job: tell a function that asks, or that opted in."""
+        self.cancelled = True
+        if self._interruptible:
+            self._interrupt(Cancel("it was cancelled while it ran"))
+
+    def expire(self) -> None:
+        """Its time is over."""
+        self._interrupt(
+            TimeLimit(f"it ran longer than its time limit of {self.claim.timeout} s")
+        )
+
+    def complete(self, result: Any) -> None:
+        """running → succeeded, as the last statement of the transaction that is open.
+
+        Until here nobody waits for a lock of ours. Raises Fenced, and so rolls everything
+        back, if this attempt does not own its job any more; ValueError for a result that no
+        database could hold.
+        """
+        self.end()
+        values.check_result(result)
+        crashpoints.reach("complete_before_commit")
+        if not lifecycle.complete(self.claim, result):
+            raise Fenced(
+                f"attempt {self.claim.attempt} does not own job {self.claim.job_id}"
+            )
+
+    @property
+    def interrupted(self) -> bool:
+        return self._interruption is not None
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Raise the error in the function, unless it has ended.
+
+        In the main thread that ends a sleep, too; in another one it comes with its next step
+        in Python. What is deaf to both is killed by the supervisor a little later.
+        """
+        with self._lock:
+            if self._thread is None or self._interruption is not None:
+                return
+            self._interruption = error
+            if self._thread == threading.main_thread().ident:
+                signal.pthread_kill(self._thread, INTERRUPT)
+            else:
+                _raise_in(self._thread, type(error))
+
+    def _interrupted(self, number: int, frame: object) -> None:
+        # No lock: this runs in between the steps of the very thread that may hold it.
+        if self._thread is not None and self._interruption is not None:
+            self._thread = None
+            raise self._interruption
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    """Have this thread raise an exception at its next step in Python; None: do not.
+
+    https://docs.python.org/3/c-api/init.html#c.PyThreadState_SetAsyncExc
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind)
+    )
