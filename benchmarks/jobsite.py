@@ -41,8 +41,9 @@ class Jobsite(Contender):
 
     def flush(self) -> None:
         if self.published:
-            assert relay._relay is not None
-            assert relay._relay.flush(60)
+            mine = relay.current()
+            assert mine is not None
+            assert mine.flush(60)
 
     def commands(self) -> list[list[str]]:
         return [worker_command(QUEUE)]

@@ -195,10 +195,10 @@ MUTANTS = (
     ),
     Mutant(
         name="follow-each-turn-of-the-mean",
-        file="jobs/transports/rabbitmq.py",
+        file="jobs/transports/rabbitmq/consumer.py",
         whole="HOLD_SECONDS = 1.0\n",
         broken="HOLD_SECONDS = 0.0\n",
-        tests=("tests/test_rabbitmq.py::TestHolding",),
+        tests=("tests/transports/rabbitmq/test_consumer.py::TestHolding",),
     ),
     Mutant(
         name="prepare-behind-a-pooler",
@@ -239,21 +239,21 @@ MUTANTS = (
     # Where the table is the queue, a worker is told; looking would hide it, as slowness.
     Mutant(
         name="nobody-is-told",
-        file="jobs/transports/watcher.py",
+        file="jobs/transports/notifications.py",
         whole='            cursor.execute(f"NOTIFY {CHANNEL}")\n',
         broken="            pass\n",
         tests=(
-            "tests/test_watcher.py::test_whatever_makes_jobs_runnable_wakes_a_worker",
+            "tests/transports/test_notifications.py::test_whatever_makes_jobs_runnable_wakes_a_worker",
         ),
         database="postgresql",
     ),
     Mutant(
         name="what-came-right-after-is-forgotten",
-        file="jobs/transports/watcher.py",
+        file="jobs/transports/notifications.py",
         whole="            owed = told\n",
         broken="            owed = False\n",
         tests=(
-            "tests/test_watcher.py::"
+            "tests/transports/test_notifications.py::"
             "test_what_is_saved_right_after_something_else_is_not_forgotten",
         ),
         database="postgresql",
@@ -264,7 +264,7 @@ MUTANTS = (
         whole='        ask(f"PRAGMA synchronous = {usual}")\n',
         broken="        pass\n",
         tests=(
-            "tests/test_transports.py::"
+            "tests/transports/test_transports.py::"
             "test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does",
         ),
     ),
@@ -272,25 +272,25 @@ MUTANTS = (
     # tests ask the publisher itself.
     Mutant(
         name="not-mandatory",
-        file="jobs/transports/frames.py",
+        file="jobs/transports/rabbitmq/wire.py",
         whole="mandatory=True",
         broken="mandatory=False",
         tests=(
-            "tests/test_rabbitmq.py::TestPublishing::test_a_deleted_queue_is_declared_again",
+            "tests/transports/rabbitmq/test_publisher.py::TestPublishing::test_a_deleted_queue_is_declared_again",
         ),
     ),
     Mutant(
         name="confirms-not-waited-for",
-        file="jobs/transports/rabbitmq.py",
+        file="jobs/transports/rabbitmq/publisher.py",
         whole="        receipt = batch.receipt\n",
         broken="        return Receipt(confirmed=list(hints))\n",
         tests=(
-            "tests/test_rabbitmq.py::TestPublishing::test_a_full_queue_confirms_nothing",
+            "tests/transports/rabbitmq/test_publisher.py::TestPublishing::test_a_full_queue_confirms_nothing",
         ),
     ),
     Mutant(
         name="no-healing",
-        file="jobs/relay.py",
+        file="jobs/relay/thread.py",
         whole="                    self._heal()\n",
         broken="",
         tests=(

@@ -12,8 +12,10 @@ class JobsConfig(AppConfig):
 
     def ready(self) -> None:
         from jobs import checks, relay, signals
-        from jobs.transports import watcher
+        from jobs.transports import notifications
 
         checks.register()
         signals.runnable.connect(relay.nudge, dispatch_uid="jobs.relay")
-        signals.runnable.connect(watcher.announce, dispatch_uid="jobs.watcher")
+        signals.runnable.connect(
+            notifications.announce, dispatch_uid="jobs.notifications"
+        )

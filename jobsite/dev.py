@@ -27,7 +27,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from jobs.errors import ConfigurationError
-from jobs.transports import amqp
+from jobs.transports import rabbitmq
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +104,7 @@ def announce() -> None:
         where = f"PostgreSQL, {database['USER']}{password}@{host}/{database['NAME']}"
     say(f"database: {where}")
     if url := settings.JOBS["RABBITMQ_URL"]:
-        say(f"transport: {', '.join(map(str, amqp.addresses(url)))}")
+        say(f"transport: {', '.join(map(str, rabbitmq.addresses(url)))}")
     else:
         say("transport: the database (set RABBITMQ_URL to use RabbitMQ)")
 

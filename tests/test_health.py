@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import signal
 import socket
@@ -24,10 +23,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from devtools import services
-from jobs import health, transports
-from jobs.errors import TransportError
+from jobs import health
 from jobs.models import Job, Worker
-from jobs.transports import rabbitmq
+from jobs.transports.rabbitmq import timeouts
 from jobs.worker.supervisor import Supervisor
 from tests.conftest import (
     DEADLINE,
@@ -434,7 +432,7 @@ def test_a_worker_that_is_busy_is_well(
     ends_as(jobs[0], "running")
 
     eventually(lambda: Job.objects.filter(status="running").count(), what="it is busy")
-    time.sleep(rabbitmq.TROUBLE_SECONDS + 1)
+    time.sleep(timeouts.TROUBLE_SECONDS + 1)
 
     is_green(site)
 
@@ -531,204 +529,6 @@ class TestBrokerAway:
             node.start()
 
         is_green(site)
-
-
-# The watchdog
-
-
-@pytest.fixture
-def consumer(
-    broker: Broker, transactional_db: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[rabbitmq.RabbitMQConsumer]:
-    """A consumer that is impatient with itself, and consumes."""
-    monkeypatch.setattr(rabbitmq, "TICK_SECONDS", 0.05)
-    monkeypatch.setattr(rabbitmq, "TROUBLE_SECONDS", 0.5)
-    monkeypatch.setattr(rabbitmq, "STALLED_SECONDS", 1.0)
-    monkeypatch.setattr(rabbitmq, "USELESS_SECONDS", 1.0)
-    consumer = transports.consumer("default", prefetch=1, wake=lambda: None)
-    assert isinstance(consumer, rabbitmq.RabbitMQConsumer)
-    consumer.consume(["default"])
-    consumer.start()
-    consumes_again(consumer)
-    yield consumer
-    consumer.stop()
-
-
-def consumes_again(consumer: rabbitmq.RabbitMQConsumer, than: Any = None) -> None:
-    """It does, over another session than this one."""
-
-    def consumes() -> bool:
-        assert consumer.failure() is None
-        session = consumer._session
-        return session not in (None, than) and session._consumers != {}
-
-    eventually(consumes, what="it consumes")
-
-
-class TestWatchdog:
-    def test_a_consumer_that_is_left_alone_is_left_alone(
-        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name in ("TROUBLE", "STALLED", "USELESS"):
-            # On a machine that has much else to do, too.
-            monkeypatch.setattr(rabbitmq, f"{name}_SECONDS", 2.5)
-        session, thread = consumer._session, consumer._thread
-        until = time.monotonic() + 3
-
-        while time.monotonic() < until:
-            assert consumer.failure() is None
-            assert consumer.trouble() == ""
-            time.sleep(0.05)
-
-        assert (consumer._session, consumer._thread) == (session, thread)
-
-    def test_an_io_thread_that_is_stuck_is_replaced(
-        self, consumer: rabbitmq.RabbitMQConsumer, make_job: MakeJob
-    ) -> None:
-        stuck, wake_up = consumer._session, threading.Event()
-        first = consumer._thread
-        assert stuck is not None
-        stuck._call_soon(lambda: wake_up.wait(30))
-        eventually(consumer.trouble, what="it says so")
-
-        consumes_again(consumer, than=stuck)
-
-        eventually(lambda: not consumer.trouble())
-        job = make_job()
-        eventually(consumer.ready)
-        (delivery,) = consumer.fetch(1)
-        assert delivery.job_id == str(job.id)
-        # It wakes up at last, finds that it was replaced, and ends without a trace.
-        wake_up.set()
-        first.join(DEADLINE)
-        assert not first.is_alive()
-        assert consumer._session is not stuck
-        consumer.acknowledge([delivery])
-
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-    def test_an_io_thread_that_died_is_replaced(
-        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        session, first = consumer._session, consumer._thread
-        assert session is not None
-
-        def refuse(*args: Any) -> None:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(rabbitmq._ConsumingSession, "__init__", refuse)
-            session.abort()
-            first.join(DEADLINE)
-            assert not first.is_alive()
-
-        consumes_again(consumer, than=session)
-
-        assert consumer._thread is not first
-
-    def test_a_fault_on_the_io_thread_ends_the_connection_and_not_the_thread(
-        self,
-        consumer: rabbitmq.RabbitMQConsumer,
-        caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(rabbitmq, "STALLED_SECONDS", 30.0)
-        session, thread = consumer._session, consumer._thread
-        assert session is not None
-
-        session._call_soon(lambda: 1 / 0)
-
-        consumes_again(consumer, than=session)
-        assert consumer._thread is thread
-        assert session._connection.is_closed
-        assert "ZeroDivisionError" in caplog.text
-
-    def test_a_tick_that_comes_after_the_end_is_no_further_fault(
-        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        session, thread = consumer._session, consumer._thread
-        assert session is not None
-        end = session._end
-
-        def end_and_tick(error: BaseException | None) -> None:
-            end(error)
-            if session._connection.is_closed:
-                session._tick()
-
-        monkeypatch.setattr(rabbitmq, "STALLED_SECONDS", 30.0)
-        monkeypatch.setattr(session, "_end", end_and_tick)
-        session._call_soon(lambda: 1 / 0)
-
-        consumes_again(consumer, than=session)
-        assert consumer._thread is thread
-
-    def test_a_queue_that_has_rested_is_not_asked_for_after_the_end(
-        self,
-        consumer: rabbitmq.RabbitMQConsumer,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        session = consumer._session
-        assert session is not None
-        end = session._end
-
-        def end_and_tick(error: BaseException | None) -> None:
-            end(error)
-            session._consumers.clear()
-            consumer._resting["default"] = 0.0, 1.0, TransportError("it was full")
-            session._tick()
-
-        monkeypatch.setattr(session, "_end", end_and_tick)
-        session._call_soon(session._connection.close)
-
-        consumes_again(consumer, than=session)
-        assert "a fault while talking" not in caplog.text
-
-    def test_a_session_that_never_becomes_usable_is_given_up(
-        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The broker opens the connection, and then says nothing more."""
-        with monkeypatch.context() as patched:
-            patched.setattr(
-                rabbitmq._ConsumingSession, "_qos_is_set", lambda *args: None
-            )
-            session = consumer._session
-            assert session is not None
-            session.abort()
-            eventually(lambda: consumer._session is not session)
-            useless = consumer._session
-            assert useless is not None
-            assert useless.ended.wait(DEADLINE)
-            assert "let nothing be consumed" in str(useless.error)
-
-        consumes_again(consumer, than=useless)
-
-    def test_a_session_that_should_consume_and_does_not_is_given_up(
-        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(rabbitmq, "USELESS_SECONDS", 4.0)
-        session = consumer._session
-        assert session is not None
-        # Nor does it begin to: a look at its queue may be on its way.
-        monkeypatch.setattr(session, "consume", lambda *unwanted: None)
-        session._call_soon(session._consumers.clear)
-
-        eventually(lambda: "not consuming from RabbitMQ at" in consumer.trouble())
-
-        consumes_again(consumer, than=session)
-
-    def test_one_that_is_paused_need_not_consume(
-        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name in ("TROUBLE", "STALLED"):  # the machine has much else to do
-            monkeypatch.setattr(rabbitmq, f"{name}_SECONDS", 2.5)
-        session = consumer._session
-        consumer.pause()
-
-        time.sleep(3)
-
-        assert consumer.trouble() == ""
-        assert consumer.failure() is None
-        assert consumer._session is session
 
 
 # The admin

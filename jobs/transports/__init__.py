@@ -6,7 +6,7 @@ Which of the two is one setting. It never falls back from one to the other by it
 from collections.abc import Callable
 
 from jobs import conf
-from jobs.transports import amqp, rabbitmq
+from jobs.transports import rabbitmq
 from jobs.transports.base import Consumer, Publisher
 from jobs.transports.database import DatabaseConsumer
 
@@ -15,7 +15,7 @@ def publisher() -> Publisher:
     """Who hands hints to RabbitMQ. There is none where the table is the queue."""
     configuration = conf.current()
     return rabbitmq.RabbitMQPublisher(
-        amqp.addresses(configuration.rabbitmq_url), _topology(configuration)
+        rabbitmq.addresses(configuration.rabbitmq_url), _topology(configuration)
     )
 
 
@@ -25,14 +25,14 @@ def consumer(alias: str, *, prefetch: int, wake: Callable[[], None]) -> Consumer
     if not configuration.uses_rabbitmq:
         return DatabaseConsumer(alias, wake)
     return rabbitmq.RabbitMQConsumer(
-        amqp.addresses(configuration.rabbitmq_url),
+        rabbitmq.addresses(configuration.rabbitmq_url),
         _topology(configuration),
         prefetch=prefetch,
         wake=wake,
     )
 
 
-def _topology(configuration: conf.Configuration) -> amqp.Topology:
-    return amqp.Topology(
+def _topology(configuration: conf.Configuration) -> rabbitmq.Topology:
+    return rabbitmq.Topology(
         prefix=configuration.prefix, queue_type=configuration.queue_type
     )

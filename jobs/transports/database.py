@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs import sql
 from jobs.transports.base import Delivery
-from jobs.transports.watcher import Watcher
+from jobs.transports.notifications import Watcher
 
 #: How often to look at the table in any case, in seconds: for what falls due.
 LOOK_SECONDS = 0.5

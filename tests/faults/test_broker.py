@@ -16,9 +16,12 @@ from pytest_django import Settings
 
 from devtools import services
 from devtools.proxy import Proxy
-from jobs import lifecycle, message, relay, transports
+from jobs import lifecycle, relay, transports
 from jobs.models import Job, Worker
-from jobs.transports import amqp, rabbitmq
+from jobs.relay import thread
+from jobs.transports import rabbitmq
+from jobs.transports.rabbitmq import timeouts
+from jobs.transports.rabbitmq.wire import encode_hint
 from jobs.worker import claimer as worker_claimer
 from jobs.worker.claimer import Claimer
 from tests.conftest import (
@@ -47,14 +50,14 @@ def warnings_of(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
 
 @pytest.fixture
 def impatient_relay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "CONFIRM_SECONDS", 1.0)
+    monkeypatch.setattr(thread, "CONFIRM_SECONDS", 1.0)
 
 
 @pytest.fixture
 def eager_healing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "HEAL_SECONDS", 0.2)
-    monkeypatch.setattr(relay, "STALE", timedelta(seconds=1))
-    monkeypatch.setattr(relay, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(thread, "HEAL_SECONDS", 0.2)
+    monkeypatch.setattr(thread, "STALE", timedelta(seconds=1))
+    monkeypatch.setattr(thread, "POLL_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -134,14 +137,14 @@ def test_b6_a_queue_without_a_leader_stops_only_its_own_jobs(
     monkeypatch: pytest.MonkeyPatch,
     hung: bool,
 ) -> None:
-    monkeypatch.setattr(relay, "CONFIRM_SECONDS", 5.0)
+    monkeypatch.setattr(thread, "CONFIRM_SECONDS", 5.0)
     first = make_job(queue="sick")
     eventually(lambda: is_published(first))
 
     with without_leader(quorum.name("sick"), hung=hung):
         # Older than all others, and more than one batch of them.
         Job.objects.enqueue_many(
-            Job(task=f"{SAMPLE}.echo", queue="sick") for _ in range(relay.BATCH + 1)
+            Job(task=f"{SAMPLE}.echo", queue="sick") for _ in range(thread.BATCH + 1)
         )
         waits = []
         for _ in range(8):
@@ -153,7 +156,7 @@ def test_b6_a_queue_without_a_leader_stops_only_its_own_jobs(
         assert set(unpublished.values_list("queue", flat=True)) == {"sick"}
 
     # Once, when it was found out: later tries are not waited for.
-    assert sum(wait >= relay.CONFIRM_SECONDS for wait in waits) <= 1
+    assert sum(wait >= thread.CONFIRM_SECONDS for wait in waits) <= 1
     assert len(warnings_of(caplog, "queue 'sick' does not take its hints")) == 1
     eventually(lambda: not Job.objects.unpublished().exists(), what="it is well again")
 
@@ -191,8 +194,8 @@ def test_b6_a_consumer_goes_on_when_a_queue_does_not_answer(
     worker_row: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rabbitmq, "START_SECONDS", 1.0)
-    monkeypatch.setattr(rabbitmq, "TICK_SECONDS", 0.2)
+    monkeypatch.setattr(timeouts, "START_SECONDS", 1.0)
+    monkeypatch.setattr(timeouts, "TICK_SECONDS", 0.2)
     make_job(queue="sick")
     eventually(lambda: quorum.count("sick") == 1)
     transport = transports.consumer("default", prefetch=2, wake=lambda: None)
@@ -276,7 +279,7 @@ def test_b5_an_alarm_holds_up_publishing_and_nothing_else(
     try:
         begun = time.monotonic()
         waiting = [make_job() for _ in range(20)]
-        assert time.monotonic() - begun < relay.CONFIRM_SECONDS
+        assert time.monotonic() - begun < thread.CONFIRM_SECONDS
         let_go.touch()
         ends_as(running, "succeeded")
         eventually(lambda: unacknowledged(node) == 0, what="its hint is acknowledged")
@@ -513,7 +516,7 @@ def test_b16_late_hints_and_hints_out_of_order_are_harmless(
     jobs = [make_job() for _ in range(3)]
 
     for job in [old, *reversed(jobs), old]:
-        broker.put(message.encode(str(job.id)))
+        broker.put(encode_hint(str(job.id)))
 
     assert claims(claiming, worker_row, 3) == {str(job.id) for job in jobs}
     claiming.settle([str(job.id) for job in jobs])
@@ -536,7 +539,7 @@ def test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten(
 ) -> None:
     broker_has_the_queue(broker)
     for _ in range(20):  # more than it is sent at once
-        broker.put(message.encode(str(uuid4())))
+        broker.put(encode_hint(str(uuid4())))
     job = make_job(priority=-100)  # behind them all
 
     assert claims(claiming, worker_row, 1) == {str(job.id)}
@@ -587,7 +590,7 @@ def test_b19_hostile_properties_are_not_read(
         connection.channel().basic_publish(
             "",
             broker.name(),
-            message.encode(str(job.id)),
+            encode_hint(str(job.id)),
             pika.BasicProperties(**properties),
         )
 
@@ -612,9 +615,7 @@ def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
     before = list(Job.objects.exclude(pk=waiting.pk).order_by("pk").values())
 
     for job in (ended, cancelled, running, later, waiting):
-        broker.put(
-            message.encode(str(job.id))[:-1] + b',"task":"os.system","args":["x"]}'
-        )
+        broker.put(encode_hint(str(job.id))[:-1] + b',"task":"os.system","args":["x"]}')
 
     (claim,) = eventually(lambda: claiming.claim(10, worker_row.id))
     assert (claim.job_id, claim.task, claim.args) == (
@@ -774,11 +775,11 @@ def test_b23_a_connection_that_is_dead_is_noticed_though_nobody_says_so(
 ) -> None:
     """With heartbeats ten times as fast as they are, so that it takes a tenth as long."""
     for name in ("SILENT", "TROUBLE", "USELESS", "TICK", "STALLED"):
-        seconds = getattr(rabbitmq, f"{name}_SECONDS") / 10
-        monkeypatch.setattr(rabbitmq, f"{name}_SECONDS", max(seconds, 0.1))
-    monkeypatch.setattr(amqp, "HEARTBEAT_SECONDS", 2)
-    monkeypatch.setattr(amqp, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(relay, "CONFIRM_SECONDS", 1.0)
+        seconds = getattr(timeouts, f"{name}_SECONDS") / 10
+        monkeypatch.setattr(timeouts, f"{name}_SECONDS", max(seconds, 0.1))
+    monkeypatch.setattr(timeouts, "HEARTBEAT_SECONDS", 2)
+    monkeypatch.setattr(timeouts, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(thread, "CONFIRM_SECONDS", 1.0)
     transport = transports.consumer("default", prefetch=2, wake=lambda: None)
     transport.consume(["default"])
     transport.start()

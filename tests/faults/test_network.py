@@ -22,7 +22,8 @@ from devtools.proxy import Proxy
 from jobs import relay, transports
 from jobs.errors import TransportError
 from jobs.models import Worker
-from jobs.transports import amqp, rabbitmq
+from jobs.transports import rabbitmq
+from jobs.transports.rabbitmq import timeouts
 from tests.conftest import (
     Broker,
     MakeJob,
@@ -100,8 +101,8 @@ def test_n1_a_half_open_connection_loses_no_job(
     # Published by a process whose way to the broker is open.
     open_relay = relay.Relay(
         rabbitmq.RabbitMQPublisher(
-            amqp.addresses(broker.url),
-            amqp.Topology(prefix=broker.prefix, queue_type="classic"),
+            rabbitmq.addresses(broker.url),
+            rabbitmq.Topology(prefix=broker.prefix, queue_type="classic"),
         ),
         poll_seconds=0.1,
     )
@@ -211,7 +212,7 @@ def test_n5_a_name_that_cannot_be_resolved_is_waited_for(
     url = f"amqp://guest:guest@broker.example:{port}/"
     settings.JOBS = settings.JOBS | {"RABBITMQ_URL": url}
     names = resolver(monkeypatch)
-    monkeypatch.setattr(rabbitmq, "TROUBLE_SECONDS", 1.0)
+    monkeypatch.setattr(timeouts, "TROUBLE_SECONDS", 1.0)
     consumer = transports.consumer("default", prefetch=1, wake=lambda: None)
     consumer.consume(["default"])
     consumer.start()
@@ -302,8 +303,8 @@ def test_n6_a_certificate_that_proves_nothing_is_refused_and_named(
     port = tls_server(tmp_path)
     options = f"?cafile={tmp_path}/ca.pem" if known else ""
     publisher = rabbitmq.RabbitMQPublisher(
-        amqp.addresses(f"amqps://u:secret@{host}:{port}/{options}"),
-        amqp.Topology(prefix="x", queue_type="classic"),
+        rabbitmq.addresses(f"amqps://u:secret@{host}:{port}/{options}"),
+        rabbitmq.Topology(prefix="x", queue_type="classic"),
     )
 
     with pytest.raises(TransportError, match="certificate") as refused:
@@ -318,7 +319,7 @@ def test_n6_a_certificate_that_proves_nothing_is_refused_and_named(
 def test_n7_many_workers_do_not_all_come_back_at_once_and_yet_soon(
     to_broker: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq, "TICK_SECONDS", 0.1)
+    monkeypatch.setattr(timeouts, "TICK_SECONDS", 0.1)
     consumers: list[rabbitmq.RabbitMQConsumer] = []
     for _ in range(40):
         consumer = transports.consumer("default", prefetch=1, wake=lambda: None)

@@ -9,10 +9,16 @@ import pika.frame
 import pytest
 from pika.spec import Basic, BasicProperties
 
-from jobs import message, transports
-from jobs.transports import rabbitmq
+from jobs import transports
+from jobs.errors import BadMessage
 from jobs.transports.base import Delivery, Hint
-from jobs.transports.frames import HintConnection, Hints
+from jobs.transports.rabbitmq import consumer as consumer_module
+from jobs.transports.rabbitmq.wire import (
+    HintConnection,
+    Hints,
+    decode_hint,
+    encode_hint,
+)
 from tests.conftest import Broker, fetch
 
 pytestmark = pytest.mark.once
@@ -26,7 +32,7 @@ JOB = str(uuid4())
 
 def sent(
     tag: int,
-    body: bytes = message.encode(JOB),
+    body: bytes = encode_hint(JOB),
     *,
     consumer: str = "ctag1.a",
     redelivered: bool = False,
@@ -145,7 +151,9 @@ def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
     """Or they would all be pika's to read: right, and slow, and nobody would notice."""
     slow: list[Any] = []
     monkeypatch.setattr(
-        rabbitmq._ConsumingSession, "_delivered", lambda self, *what: slow.append(what)
+        consumer_module._ConsumingSession,
+        "_delivered",
+        lambda self, *what: slow.append(what),
     )
     hints = [
         Hint(job_id=str(uuid4()), queue="default", priority=priority)
@@ -163,3 +171,40 @@ def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
 
     assert {each.job_id for each in arrived} == {hint.job_id for hint in hints}
     assert slow == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x00",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b"hello",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{}",
+        b'{"v":1}',
+        b'{"v":2,"job":"01a204ad-ead9-7dcd-9a7a-2c22bf1f94bd"}',
+        b'{"v":1,"job":null}',
+        b'{"v":1,"job":"x"}',
+        b'{"v":1,"job":["01a204ad-ead9-7dcd-9a7a-2c22bf1f94bd"]}',
+        b"[" * 1000,
+        b"1" * 1000,
+        b'{"v":1,"job":"' + b"a" * 1_000_000 + b'"}',
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_garbage_is_told_from_a_hint(body: bytes) -> None:
+    with pytest.raises(BadMessage):
+        decode_hint(body)
+
+
+def test_a_hint_is_small_and_says_only_which_job() -> None:
+    job_id = str(uuid4())
+
+    body = encode_hint(job_id)
+
+    assert decode_hint(body) == job_id
+    assert len(body) < 60

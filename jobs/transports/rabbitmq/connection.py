@@ -1,4 +1,4 @@
-"""One connection to a broker: its address, its life from opening to the end, its errors.
+"""One connection to a broker: its life from opening to the end, its errors.
 
 Each has an I/O thread that does nothing else, so that heartbeats are never late and no call
 waits without end. Whatever goes wrong on a connection ends it; the next one starts afresh.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 import socket
-import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pika
 import pika.exceptions
 from pika.channel import Channel
 from pika.frame import Method
 
-from jobs.errors import AccessRefused, ConfigurationError, TransportError
-from jobs.transports.frames import TOP_PRIORITY, HintConnection
+from jobs.errors import AccessRefused, TransportError
+from jobs.transports.rabbitmq.address import Address
+from jobs.transports.rabbitmq.topology import Topology
+from jobs.transports.rabbitmq.wire import HintConnection
 
 logger = logging.getLogger("jobs.rabbitmq")
 
@@ -31,120 +29,8 @@ logger = logging.getLogger("jobs.rabbitmq")
 if logging.getLogger("pika").level == logging.NOTSET:
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
-HEARTBEAT_SECONDS = 20
-CONNECT_SECONDS = 5.0
-
 _PRECONDITION_FAILED = 406
 _INTERNAL_ERROR = 541
-
-
-@dataclass(frozen=True, kw_only=True)
-class Topology:
-    """Which queues there are on the broker, and of what kind."""
-
-    prefix: str
-    queue_type: str
-
-    def name(self, queue: str) -> str:
-        return f"{self.prefix}.{queue}"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """As few as possible: what an operator may want to tune is a policy of theirs."""
-        if self.queue_type == "classic":
-            return {"x-queue-type": "classic", "x-max-priority": TOP_PRIORITY}
-        # Quorum queues have priorities of their own from RabbitMQ 4, without an argument.
-        return {"x-queue-type": self.queue_type}
-
-
-@dataclass(frozen=True)
-class Address:
-    """One broker: how to reach it, and how to name it to people."""
-
-    text: str
-    parameters: pika.ConnectionParameters
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def addresses(urls: str) -> list[Address]:
-    """The brokers named by one URL, or by several separated by commas.
-
-    Raises ConfigurationError, which names the URL without its password, for anything that
-    would otherwise be guessed at.
-    """
-    found = [_address(url.strip()) for url in urls.split(",") if url.strip()]
-    if not found:
-        raise ConfigurationError("RABBITMQ_URL names no broker")
-    return found
-
-
-def redacted(url: str) -> str:
-    """The URL as it may be shown: without its password."""
-    return re.sub(r"(://[^:/@]*:).*@", r"\1***@", url)
-
-
-def _address(url: str) -> Address:
-    def refuse(rule: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"RABBITMQ_URL is {redacted(url)!r}: {rule}, as in "
-            "amqp://user:password@host:5672/vhost"
-        )
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise refuse("its host or port cannot be read") from None
-    if parts.scheme not in ("amqp", "amqps"):
-        raise refuse("it must begin with amqp:// or amqps://")
-    if not parts.hostname:
-        raise refuse("it names no host")
-    if parts.username and parts.password is None:
-        raise refuse("it has a user and no password")
-    if "/" in parts.path[1:]:
-        raise refuse("a slash in the virtual host's name is written %2F")
-    if parts.fragment:
-        raise refuse("a # in it is written %23")
-
-    secure = parts.scheme == "amqps"
-    user = unquote(parts.username or "guest")
-    vhost = unquote(parts.path[1:]) or "/"
-    options = pika.ConnectionParameters(
-        host=parts.hostname,
-        port=port or (5671 if secure else 5672),
-        virtual_host=vhost,
-        credentials=pika.PlainCredentials(user, unquote(parts.password or "guest")),
-        ssl_options=_tls(parts.query, parts.hostname, refuse) if secure else None,
-        heartbeat=HEARTBEAT_SECONDS,
-        socket_timeout=CONNECT_SECONDS,
-        stack_timeout=2 * CONNECT_SECONDS,
-        connection_attempts=1,
-    )
-    if parts.query and not secure:
-        raise refuse("only amqps:// takes options")
-    text = f"{parts.scheme}://{user}:***@{options.host}:{options.port}"
-    return Address(f"{text}/{'' if vhost == '/' else parts.path[1:]}", options)
-
-
-def _tls(
-    query: str, host: str, refuse: Callable[[str], ConfigurationError]
-) -> pika.SSLOptions:
-    """Always verified. `?cafile=` for an authority of one's own, `certfile`, `keyfile`."""
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = options.keys() - {"cafile", "certfile", "keyfile"}
-    if unknown:
-        raise refuse(
-            f"it has the option {min(unknown)!r}, and knows cafile, certfile and keyfile"
-        )
-    try:
-        context = ssl.create_default_context(cafile=options.get("cafile"))
-        if "certfile" in options:
-            context.load_cert_chain(options["certfile"], options.get("keyfile"))
-    except OSError as error:
-        raise refuse(f"its certificates cannot be read ({error})") from None
-    return pika.SSLOptions(context, host)
 
 
 def _named(

@@ -8,17 +8,14 @@ process that saves jobs, woken by the commit. Two that publish the same hint do 
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.db import (
     DatabaseError,
@@ -61,8 +58,6 @@ LEISURE_SECONDS = 0.01
 LEISURE_MOST = 50
 #: A saving process's relay that had nothing to do this long disconnects, in seconds.
 IDLE_SECONDS = 60.0
-#: A process that ends waits this long for the broker to confirm what it saved, in seconds.
-FLUSH_SECONDS = 2.0
 #: How often a worker's relay compares the table with the broker, in seconds.
 HEAL_SECONDS = 20.0
 #: A hint that claimed nothing in this time may be lost.
@@ -439,49 +434,3 @@ def _unmark(alias: str, rows: QuerySet[Job]) -> None:
         free = free.select_for_update(skip_locked=True)
         ids = list(free.values_list("pk", flat=True))
         Job.objects.using(alias).filter(pk__in=ids).update(published_at=None)
-
-
-def poll() -> Relay:
-    """Start a worker's relay, which looks by itself; this process has no other."""
-    global _relay  # noqa: PLW0603 - one a process
-    with _lock:
-        _relay = Relay(transports.publisher(), poll_seconds=POLL_SECONDS)
-        _relay.start()
-        return _relay
-
-
-def nudge(newborn: tuple[UUID, str, int] | None = None, **kwargs: Any) -> None:
-    """Publish, in the background, what this process just committed."""
-    crashpoints.reach("save_after_commit")
-    global _relay  # noqa: PLW0603
-    hint = None
-    if newborn is not None:
-        job_id, queue, priority = newborn
-        hint = Hint(job_id=str(job_id), queue=queue, priority=priority)
-    with _lock:
-        if _relay is not None and _relay.nudge(hint):
-            return
-        configuration = conf.current()
-        if configuration.uses_rabbitmq and configuration.publish_on_save:
-            _relay = Relay(transports.publisher(), poll_seconds=None)
-            _relay.nudge()
-            _relay.start()
-
-
-def flush() -> None:
-    """Before this process ends: give what it saved a last chance to be confirmed."""
-    if _relay is not None:
-        _relay.flush(FLUSH_SECONDS)
-        _relay.stop()
-
-
-def _forget() -> None:
-    """A forked process has neither its parent's threads nor a right to its sockets."""
-    global _relay, _lock
-    _relay, _lock = None, threading.Lock()
-
-
-_relay: Relay | None = None
-_lock = threading.Lock()
-atexit.register(flush)
-os.register_at_fork(after_in_child=_forget)

@@ -1,9 +1,4 @@
-"""RabbitMQ carries hints: one class publishes them, one brings them to a worker.
-
-Each goes from one connection to the next, as often as one ends. Nothing is lost by that:
-unconfirmed hints are published again, unacknowledged ones are delivered again, and the rows
-know better.
-"""
+"""Brings hints to a worker: keeps a connection open that consumes its queues."""
 
 from __future__ import annotations
 
@@ -14,27 +9,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from pika.channel import Channel
 from pika.frame import Method
-from pika.spec import Basic, BasicProperties
+from pika.spec import BasicProperties
 
-from jobs import backoff, crashpoints, message
+from jobs import backoff, crashpoints
 from jobs.errors import AccessRefused, BadMessage, TransportError
-from jobs.transports.amqp import (
-    CONNECT_SECONDS,
-    HEARTBEAT_SECONDS,
-    Address,
-    Session,
-    Topology,
-)
-from jobs.transports.base import Delivery, Hint, Receipt
-from jobs.transports.frames import (
-    Hints,
-    publishing,
-)
+from jobs.transports.base import Delivery
+from jobs.transports.rabbitmq import timeouts
+from jobs.transports.rabbitmq.address import Address
+from jobs.transports.rabbitmq.connection import Session
+from jobs.transports.rabbitmq.topology import Topology
+from jobs.transports.rabbitmq.wire import Hints, decode_hint
 
 logger = logging.getLogger("jobs.rabbitmq")
 
@@ -42,129 +30,12 @@ logger = logging.getLogger("jobs.rabbitmq")
 STABLE_SECONDS = 10.0
 #: While the broker stays away, say so this often.
 REMIND_SECONDS = 60.0
-
-#: How often a consuming connection looks at itself, in seconds.
-TICK_SECONDS = 2.0
-#: Nothing heard for this long: at least one of the broker's heartbeats is missing.
-SILENT_SECONDS = 0.75 * HEARTBEAT_SECONDS
-#: A worker that could not consume for this long says so.
-TROUBLE_SECONDS = 5.0
-#: A connection over which nothing could be consumed for this long is given up.
-USELESS_SECONDS = 30.0
-#: An I/O thread that did not tick for this long is given up. Longer than any back-off.
-STALLED_SECONDS = 15.0
-#: A queue whose consumer does not start within this time is left alone for a while.
-START_SECONDS = 10.0
-#: Of a large batch, so many are told to be confirmed while others are on their way.
-PART = 1000
 #: The prefetch is made smaller once a smaller one was wanted for this long, in seconds. A mean
 #: that wavers would have hints fetched in excess, which grow old here and go back.
 HOLD_SECONDS = 1.0
 #: For how long: each try may cost the other queues a new connection. In seconds.
 FIRST_REST = 2.0
 LONGEST_REST = 300.0
-
-
-class RabbitMQPublisher:
-    """Publishes persistent, mandatory hints, and waits for their confirms as a batch."""
-
-    def __init__(self, addresses: Sequence[Address], topology: Topology) -> None:
-        self._addresses = itertools.cycle(addresses)
-        self._topology = topology
-        self._session: _PublishingSession | None = None
-        # Queues whose arguments on the broker are not ours. They are used as they are.
-        self._foreign: set[str] = set()
-
-    def connect(self) -> None:
-        self._connected()
-
-    def publish(
-        self,
-        hints: Sequence[Hint],
-        timeout: float,
-        on_confirmed: Callable[[Sequence[Hint]], None] = lambda part: None,
-    ) -> Receipt:
-        session = self._connected()
-        batch = _Batch(hints)
-        session.expect(batch)
-        session.call_when_usable(lambda: session.send(batch))
-        crashpoints.reach("relay_before_confirm")
-        receipt = batch.receipt
-        told = 0
-        while batch.progressed.wait(timeout):
-            batch.progressed.clear()
-            settled = batch.settled
-            if part := receipt.confirmed[told:]:
-                told += len(part)
-                on_confirmed(part)
-            if settled:
-                break
-        if not batch.settled:
-            # No bound on a confirm is promised, and a frozen broker sends none. What it
-            # did store is published twice, and the second hint claims nothing.
-            logger.warning(
-                "RabbitMQ at %s confirmed %d of %d hints within %.0f s: connecting anew",
-                session.address,
-                len(receipt.confirmed),
-                len(hints),
-                timeout,
-            )
-            self._blame(session, batch, f"it confirmed nothing within {timeout:.0f} s")
-        elif session.blamed is not None:
-            receipt.refused[session.blamed] = str(session.error)
-        elif batch.unanswered:
-            receipt.failure = (
-                session.blocked
-                or session.error
-                or TransportError(f"RabbitMQ at {session.address} was short of memory")
-            )
-        return receipt
-
-    def count(self, queue: str) -> int | None:
-        session = self._connected()
-        answer: Future[int] = Future()
-        session.call_when_usable(lambda: session.count(queue, answer))
-        try:
-            return answer.result(CONNECT_SECONDS)
-        except TimeoutError:
-            session.abort()
-            self._connected()  # or it is the broker that says nothing at all
-            return None
-
-    def _blame(self, session: _PublishingSession, batch: _Batch, reason: str) -> None:
-        """Somebody did not answer. A broker that lets us in again has queues that do not."""
-        session.abort()
-        try:
-            self._connected()
-        except TransportError as error:
-            batch.receipt.failure = error
-        else:
-            silent = session.silent(batch)
-            batch.receipt.refused |= dict.fromkeys(silent, reason)
-            if not silent:  # it hung before anything was sent
-                batch.receipt.failure = TransportError(
-                    f"RabbitMQ at {session.address}: {reason}"
-                )
-
-    def close(self) -> None:
-        if self._session is not None:
-            self._session.close()
-
-    def _connected(self) -> _PublishingSession:
-        session = self._session
-        if session is None or session.ended.is_set():
-            session = self._session = _PublishingSession(
-                next(self._addresses), self._topology, self._foreign
-            )
-            session.start()
-            if not session.opens(2 * CONNECT_SECONDS):
-                session.abort()
-                raise session.error or TransportError(
-                    f"RabbitMQ at {session.address} did not answer"
-                )
-        if session.blocked:
-            raise session.blocked
-        return session
 
 
 class RabbitMQConsumer:
@@ -276,7 +147,7 @@ class RabbitMQConsumer:
         seconds = time.monotonic() - self._good_at
         if self._stopping.is_set():
             return ""
-        if seconds < TROUBLE_SECONDS:
+        if seconds < timeouts.TROUBLE_SECONDS:
             resting = self._resting.copy()
             return "; ".join(
                 f"not consuming the queue {queue!r}: {resting[queue][-1]}"
@@ -297,7 +168,7 @@ class RabbitMQConsumer:
         if session is not None:
             session.close()
         if self._thread.is_alive():
-            self._thread.join(CONNECT_SECONDS)
+            self._thread.join(timeouts.CONNECT_SECONDS)
 
     def _tell(self) -> None:
         if not self._told:
@@ -364,7 +235,7 @@ class RabbitMQConsumer:
         silent = time.monotonic() - self._ticked_at
         alive = self._thread.is_alive()
         # A dead one is not replaced at every turn, or a fault at its start would be a storm.
-        if silent < (STALLED_SECONDS if alive else TROUBLE_SECONDS):
+        if silent < (timeouts.STALLED_SECONDS if alive else timeouts.TROUBLE_SECONDS):
             return
         how = f"has stood still for {silent:.0f} s" if alive else "has died"
         logger.error("the I/O thread of %s %s: connecting anew", self, how)
@@ -419,154 +290,6 @@ class RabbitMQConsumer:
             self._stopping.wait(delay)
 
 
-class _Batch:
-    """Hints that were sent together, and what became of them."""
-
-    def __init__(self, hints: Sequence[Hint]) -> None:
-        self.hints = hints
-        self.receipt = Receipt()
-        self.unanswered = len(hints)
-        #: Nothing more will come of it, whether or not every hint was answered.
-        self.settled = False
-        #: Set when that becomes so, and each time that some more were confirmed.
-        self.progressed = threading.Event()
-
-    def settle(self) -> None:
-        self.settled = True
-        self.progressed.set()
-
-    def confirm(self, hint: Hint) -> None:
-        self.receipt.confirmed.append(hint)
-        if len(self.receipt.confirmed) % PART == 0:
-            self.progressed.set()
-
-
-class _PublishingSession(Session):
-    def __init__(self, address: Address, topology: Topology, foreign: set[str]) -> None:
-        super().__init__(address, topology, foreign, "relay")
-        self._declared: set[str] = set()
-        self._published = 0
-        self._unconfirmed: dict[int, tuple[_Batch, Hint]] = {}
-        self._returned: set[str] = set()
-        self._batches: set[_Batch] = set()
-        self._counting: Channel
-        # Set while the broker is short of memory or disk, and reads nothing from us.
-        self.blocked: TransportError | None = None
-        self._connection.add_on_connection_blocked_callback(self._is_blocked)
-        self._connection.add_on_connection_unblocked_callback(self._is_unblocked)
-
-    def start(self) -> None:
-        threading.Thread(target=self.run, name="jobs-relay-io", daemon=True).start()
-
-    def expect(self, batch: _Batch) -> None:
-        """This batch is about to be sent. By whichever thread: it may be too late by now."""
-        self._batches.add(batch)
-        if self.ended.is_set():
-            batch.settle()
-
-    def send(self, batch: _Batch) -> None:
-        """Publish all of a batch, once every queue that it names has been declared."""
-        for hint in batch.hints:
-            if hint.queue not in self._declared:
-                self._declared.add(hint.queue)
-                self._declare(hint.queue, then=lambda frame: self.send(batch))
-                return
-        channel = self._channel.channel_number
-        messages = []
-        for hint in batch.hints:
-            self._published += 1
-            self._unconfirmed[self._published] = (batch, hint)
-            head, tail = publishing(
-                channel, self.topology.name(hint.queue), _level(hint.priority)
-            )
-            messages.append(head + hint.job_id.encode() + tail)
-        # All at once. basic_publish() would encode the same few words for each of them, and
-        # hand them to the network in three pieces each.
-        self._connection._output_marshaled_frames(  # type: ignore[attr-defined]
-            [b"".join(messages)]
-        )
-
-    def silent(self, batch: _Batch) -> set[str]:
-        """The queues that keep this batch waiting. Once the session has ended."""
-        if self._declaring is not None:
-            return {self._declaring}
-        unconfirmed = list(self._unconfirmed.values())
-        return {hint.queue for owner, hint in unconfirmed if owner is batch}
-
-    def count(self, queue: str, answer: Future[int]) -> None:
-        """On a channel of its own: the broker closes it if there is no such queue."""
-
-        def ask(channel: Channel) -> None:
-            channel.add_on_close_callback(closed)
-            channel.queue_declare(
-                self.topology.name(queue), passive=True, callback=counted
-            )
-
-        def counted(frame: Method) -> None:
-            answer.set_result(frame.method.message_count)
-            self._counting.close()
-
-        def closed(channel: Channel, error: Exception) -> None:
-            if not answer.done():
-                answer.set_result(0)
-
-        self._counting = self._connection.channel(on_open_callback=ask)
-
-    def _opened(self, channel: Channel) -> None:
-        channel.add_on_return_callback(self._hint_returned)
-        channel.confirm_delivery(
-            self._answered, callback=lambda frame: self._is_usable()
-        )
-
-    def _answered(self, frame: Method) -> None:
-        """The broker confirmed or refused one message, or all up to this one."""
-        tag, confirmed = frame.method.delivery_tag, isinstance(frame.method, Basic.Ack)
-        tags = (
-            # They are in the order in which they were published.
-            list(itertools.takewhile(lambda t: t <= tag, self._unconfirmed))
-            if frame.method.multiple
-            else [tag]
-        )
-        for each in tags:
-            batch, hint = self._unconfirmed.pop(each)
-            # A message that no queue took is returned first, and then confirmed.
-            if hint.job_id in self._returned:
-                self._returned.discard(hint.job_id)
-                self._declared.discard(hint.queue)
-                batch.receipt.refused[hint.queue] = "it does not exist any more"
-            elif confirmed:
-                batch.confirm(hint)
-            else:
-                batch.receipt.refused[hint.queue] = (
-                    "it takes no messages: it may be full"
-                )
-            batch.unanswered -= 1
-            if not batch.unanswered:
-                self._batches.discard(batch)
-                batch.settle()
-
-    def _hint_returned(
-        self, channel: Channel, method: Any, properties: BasicProperties, body: bytes
-    ) -> None:
-        self._returned.add(message.decode(body))
-
-    def _is_blocked(self, connection: object, frame: Method) -> None:
-        reason = frame.method.reason
-        self.blocked = TransportError(
-            f"RabbitMQ at {self.address} takes no messages at present ({reason})"
-        )
-        self._settle()
-
-    def _is_unblocked(self, connection: object, frame: Method) -> None:
-        self.blocked = None
-
-    def _settle(self) -> None:
-        for batch in self._batches.copy():
-            batch.settle()
-
-    _ended = _settle
-
-
 class _ConsumingSession(Session):
     def __init__(
         self, owner: RabbitMQConsumer, address: Address, generation: int
@@ -583,7 +306,7 @@ class _ConsumingSession(Session):
         self._unacknowledged: set[int] = set()
         self._begun = self._heard_at = time.monotonic()
         self._heard_bytes = 0
-        self._ioloop.call_later(TICK_SECONDS, self._tick)
+        self._ioloop.call_later(timeouts.TICK_SECONDS, self._tick)
 
     @property
     def is_open(self) -> bool:
@@ -603,27 +326,27 @@ class _ConsumingSession(Session):
             if self._is_good(now):
                 owner._good_at = now
         since = self._starting_since
-        if since is not None and now - since > START_SECONDS:
+        if since is not None and now - since > timeouts.START_SECONDS:
             # A queue without a leader answers nothing, and later ends the connection.
             self.blamed = self._declaring
             self._end(
                 TransportError(
-                    f"RabbitMQ at {self.address} gave no answer for {START_SECONDS:.0f} s"
+                    f"RabbitMQ at {self.address} gave no answer for {timeouts.START_SECONDS:.0f} s"
                 )
             )
-        elif now - max(self._begun, owner._good_at) > USELESS_SECONDS:
+        elif now - max(self._begun, owner._good_at) > timeouts.USELESS_SECONDS:
             # Again at the next tick, if the loop goes on: the second time it is stopped.
             self._end(
                 TransportError(
                     f"RabbitMQ at {self.address} let nothing be consumed "
-                    f"for {USELESS_SECONDS:.0f} s"
+                    f"for {timeouts.USELESS_SECONDS:.0f} s"
                 )
             )
         elif owner._resting.keys() & owner._wanted():
             self.consume()  # one of them has rested for long enough
         elif self._consumers and since is None and self._can_ask:
             self._look_after_one()
-        self._ioloop.call_later(TICK_SECONDS, self._tick)
+        self._ioloop.call_later(timeouts.TICK_SECONDS, self._tick)
 
     def _look_after_one(self) -> None:
         """Ask the broker about one of the queues, in turn: does it, too, think they are consumed?
@@ -661,7 +384,7 @@ class _ConsumingSession(Session):
             self._heard_bytes, self._heard_at = heard_bytes, now
         return (
             self._can_ask
-            and now - self._heard_at < SILENT_SECONDS
+            and now - self._heard_at < timeouts.SILENT_SECONDS
             and self._consumers.keys() >= {*self._owner._wanted()}
         )
 
@@ -760,7 +483,7 @@ class _ConsumingSession(Session):
         """Something arrived that does not look like a hint of ours. It may still be one."""
         tag = method.delivery_tag
         try:
-            job_id = message.decode(body)
+            job_id = decode_hint(body)
         except BadMessage as problem:
             logger.warning("dropped a message from %s: %s", method.routing_key, problem)
             channel.basic_ack(tag)
@@ -785,8 +508,3 @@ class _ConsumingSession(Session):
 
     def _cancelled(self, frame: Method) -> None:
         self._end(TransportError(f"RabbitMQ at {self.address} ended the consumer"))
-
-
-def _level(priority: int) -> int:
-    """-100..100 → 0..TOP_PRIORITY, with 0 in the middle."""
-    return (priority + 100 + 25) // 50

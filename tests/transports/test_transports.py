@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from jobs import conf, lifecycle, relay, transports
+from jobs import conf, lifecycle, transports
 from jobs.models import Job, Worker
 from jobs.transports.base import Consumer
 from jobs.worker.claimer import Claimer
@@ -310,4 +310,3 @@ def test_no_consumer_shows_a_password(consumer: StartConsumer) -> None:
 def wait_until_published() -> None:
     if conf.current().uses_rabbitmq:
         eventually(lambda: not Job.objects.unpublished().exists(), what="all published")
-    assert relay.POLL_SECONDS

@@ -15,7 +15,7 @@ from django.utils import timezone
 from devtools.proxy import Proxy, other_session
 from jobs import lifecycle
 from jobs.models import Job, Worker
-from jobs.transports import database, watcher
+from jobs.transports import database, notifications
 from jobs.transports.database import DatabaseConsumer
 from tests.conftest import DEADLINE, MakeJob, Site, claimed, ends_as, eventually
 
@@ -119,8 +119,8 @@ def test_what_is_saved_right_after_something_else_is_not_forgotten(
 def test_a_burst_of_saves_sends_few_notifications(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "QUIET_SECONDS", 3600.0)
-    monkeypatch.setattr(watcher, "_sent_at", {})
+    monkeypatch.setattr(notifications, "QUIET_SECONDS", 3600.0)
+    monkeypatch.setattr(notifications, "_sent_at", {})
 
     with CaptureQueriesContext(connection) as queries:
         for _ in range(5):
@@ -145,8 +145,8 @@ def test_nothing_is_announced_where_rabbitmq_carries_the_jobs(
 def test_a_save_succeeds_when_nobody_can_be_told(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "CHANNEL", "no such channel")
-    monkeypatch.setattr(watcher, "_sent_at", {})
+    monkeypatch.setattr(notifications, "CHANNEL", "no such channel")
+    monkeypatch.setattr(notifications, "_sent_at", {})
 
     assert make_job() in Job.objects.due()
 

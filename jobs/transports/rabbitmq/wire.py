@@ -8,6 +8,7 @@ by a pattern, many at once. Whatever looks otherwise is pika's to read.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import struct
 import time
@@ -26,11 +27,13 @@ from pika.spec import (
     BasicProperties,
 )
 
-from jobs import message
+from jobs.errors import BadMessage
 from jobs.transports.base import Delivery
+from jobs.transports.rabbitmq.topology import TOP_PRIORITY
 
-#: Broker priorities are 0 to this. A job's -100 to 100 fall into these few levels.
-TOP_PRIORITY = 4
+VERSION = 1
+#: A hint is some fifty bytes. Anything larger is not ours, and is not parsed.
+MAX_BYTES = 1024
 
 _NOBODY = str(UUID(int=0))
 _ID = rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -43,6 +46,27 @@ class _Row(NamedTuple):
     queue: str
     pattern: re.Pattern[bytes]
     layout: struct.Struct  # the delivery's tag, the job's id
+
+
+def encode_hint(job_id: str) -> bytes:
+    return b'{"v":%d,"job":"%s"}' % (VERSION, job_id.encode())
+
+
+def decode_hint(body: bytes) -> str:
+    """The job's id, or BadMessage with a sentence that says what is wrong."""
+    if len(body) > MAX_BYTES:
+        raise BadMessage(f"{len(body)} bytes, where a hint has at most {MAX_BYTES}")
+    try:
+        content = json.loads(body)
+    # RecursionError: brackets nested a thousand deep still fit into MAX_BYTES.
+    except (ValueError, RecursionError):
+        raise BadMessage(f"not JSON: {body[:60]!r}") from None
+    if not isinstance(content, dict) or content.get("v") != VERSION:
+        raise BadMessage(f"not a version {VERSION} hint: {body[:60]!r}")
+    try:
+        return str(UUID(content.get("job")))
+    except (ValueError, TypeError, AttributeError):
+        raise BadMessage(f"not a job's id: {body[:60]!r}") from None
 
 
 @functools.lru_cache(maxsize=1000)
@@ -59,7 +83,7 @@ def publishing(channel: int, routing_key: str, level: int) -> tuple[bytes, bytes
 class HintConnection(SelectConnection):
     """pika's connection, which takes hints off the stream before pika sees them.
 
-    Overrides a method of pika's that is not public: tests/test_frames.py holds it to what
+    Overrides a method of pika's that is not public: tests/transports/rabbitmq/test_wire.py holds it to what
     pika itself would make of the same bytes.
     """
 
@@ -154,12 +178,12 @@ def _header(channel: int, level: int) -> bytes:
     properties = BasicProperties(
         content_type="application/json", delivery_mode=2, priority=level
     )
-    size = len(message.encode(_NOBODY))
+    size = len(encode_hint(_NOBODY))
     return pika.frame.Header(channel, size, properties).marshal()
 
 
 def _body(channel: int) -> bytes:
-    return pika.frame.Body(channel, message.encode(_NOBODY)).marshal()
+    return pika.frame.Body(channel, encode_hint(_NOBODY)).marshal()
 
 
 def _end_of_frame(data: bytes, position: int) -> int:

@@ -1,0 +1,211 @@
+"""The relay: what is saved is published, also when the broker was away meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from devtools import services
+from jobs import relay, transports
+from jobs.models import Job
+from jobs.relay import thread
+from jobs.transports.base import Hint
+from jobs.transports.rabbitmq import timeouts
+from tests.conftest import DEADLINE, Broker, MakeJob, eventually
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestRelay:
+    def test_a_committed_job_is_published_in_the_background(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        job = make_job()
+
+        assert relay_flushes()
+        job.refresh_from_db()
+        assert job.published_at is not None
+        assert broker.count() == 1
+
+    def test_what_is_due_later_is_not_published_yet(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        later = make_job(run_after=timezone.now() + timedelta(hours=1))
+        make_job()
+
+        assert relay_flushes()
+        later.refresh_from_db()
+        assert later.published_at is None
+        assert broker.count() == 1
+
+    def test_publishing_can_be_left_to_the_workers(
+        self, broker: Broker, make_job: MakeJob, settings: Any
+    ) -> None:
+        settings.JOBS = settings.JOBS | {"PUBLISH_ON_SAVE": False}
+        before = {*threading.enumerate()}
+
+        job = make_job()
+
+        assert {*threading.enumerate()} <= before
+        assert job.published_at is None
+
+    def test_a_job_that_ran_before_it_was_marked_is_published_again_after_a_retry(
+        self, broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The mark of the first hint must not pass for the hint of the retry."""
+        job = make_job()
+        assert relay_flushes()
+        Job.objects.filter(pk=job.pk).update(published_at=None)
+        publisher = transports.publisher()
+        publish = publisher.publish
+
+        def requeued_meanwhile(hints: Any, timeout: float, mark: Any) -> Any:
+            def requeue_and_mark(confirmed: Any) -> None:
+                later = timezone.now() + timedelta(milliseconds=50)
+                Job.objects.filter(pk=job.pk).update(attempt=1, run_after=later)
+                mark(confirmed)
+
+            return publish(hints, timeout, requeue_and_mark)
+
+        monkeypatch.setattr(publisher, "publish", requeued_meanwhile)
+        relay.Relay(publisher, poll_seconds=None)._publish_all()
+
+        job.refresh_from_db()
+        assert job.published_at is None
+        publisher.close()
+
+    def test_a_job_that_was_just_saved_is_published_without_looking_for_it(
+        self, broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_job()
+        assert relay_flushes()  # a relay's first look is at the table
+        looks: list[bool] = []
+        monkeypatch.setattr(
+            relay.Relay, "_publish_all", lambda self: looks.append(True)
+        )
+
+        job = make_job()
+
+        assert relay_flushes()
+        job.refresh_from_db()
+        assert job.published_at is not None
+        assert broker.count() == 2
+        assert not looks
+
+        make_job(run_after=timezone.now() - HOUR)  # not now: it may be any time
+
+        assert relay_flushes()
+        assert looks
+
+    def test_a_relay_that_is_told_of_what_it_found_by_looking_publishes_it_once(
+        self, broker: Broker, make_job: MakeJob, settings: Any
+    ) -> None:
+        settings.JOBS = settings.JOBS | {"PUBLISH_ON_SAVE": False}
+        job = make_job()
+        publisher = transports.publisher()
+        looking = relay.Relay(publisher, poll_seconds=None)
+        looking._publish_what_was_saved()
+
+        looking.nudge(Hint(job_id=str(job.pk), queue=job.queue, priority=job.priority))
+        looking._publish_what_was_saved()
+
+        publisher.close()
+        assert broker.count() == 1
+
+    def test_a_newborn_job_that_is_put_back_before_it_is_marked_is_not_marked(
+        self, broker: Broker, make_job: MakeJob
+    ) -> None:
+        """It waits for a hint of its own, at its later time."""
+        job = make_job()
+        assert relay_flushes()
+        Job.objects.filter(pk=job.pk).update(
+            attempt=1, published_at=None, run_after=timezone.now()
+        )
+
+        thread._mark([Hint(job_id=str(job.pk), queue="default", priority=0)], None)
+
+        job.refresh_from_db()
+        assert job.published_at is None
+
+    def test_d13_a_hundred_thousand_jobs_are_one_commit_and_published_behind_it(
+        self, broker: Broker
+    ) -> None:
+        Job.objects.enqueue_many(
+            Job(task="tests.sample.tasks.echo") for _ in range(100_000)
+        )
+
+        assert Job.objects.unpublished().exists()
+        eventually(
+            lambda: not Job.objects.unpublished().exists(), 110, "all are published"
+        )
+        assert broker.count() == 100_000
+
+
+def relay_flushes() -> bool:
+    mine = relay.current()
+    assert mine is not None
+    return mine.flush(DEADLINE)
+
+
+@pytest.mark.once
+@pytest.mark.django_db(transaction=True)
+class TestAwayAndBack:
+    """With a broker of our own, which is stopped, killed and frozen."""
+
+    def test_b1_jobs_saved_while_the_broker_is_away_are_published_when_it_is_back(
+        self, own_broker: Broker, node: services.RabbitMQNode, make_job: MakeJob
+    ) -> None:
+        node.stop()
+        jobs = [make_job() for _ in range(20)]
+        assert {job.phase for job in jobs} == {"unpublished"}
+
+        node.start()
+
+        eventually(
+            lambda: not Job.objects.unpublished().exists(), 30, "all are published"
+        )
+        assert own_broker.count() == 20
+
+    def test_b1_saving_is_as_fast_while_the_broker_is_away(
+        self, own_broker: Broker, node: services.RabbitMQNode, make_job: MakeJob
+    ) -> None:
+        """Nothing in a save waits for the broker: not one takes as long as a time-out."""
+        node.stop()
+        try:
+            durations = []
+            for _ in range(200):
+                begun = time.monotonic()
+                make_job()
+                durations.append(time.monotonic() - begun)
+        finally:
+            node.start()
+
+        assert max(durations) < timeouts.CONNECT_SECONDS
+
+    def test_b4_a_frozen_broker_holds_up_nobody(
+        self,
+        own_broker: Broker,
+        node: services.RabbitMQNode,
+        make_job: MakeJob,
+    ) -> None:
+        make_job()
+        assert relay_flushes()
+
+        node.freeze()
+        try:
+            begun = time.monotonic()
+            job = make_job()
+            assert time.monotonic() - begun < thread.CONFIRM_SECONDS
+            assert not relay.current().flush(2.0)  # type: ignore[union-attr]
+            job.refresh_from_db()
+            assert job.published_at is None
+        finally:
+            node.thaw()
+
+        eventually(lambda: not Job.objects.unpublished().exists(), what="published")

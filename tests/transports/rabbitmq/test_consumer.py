@@ -1,0 +1,304 @@
+"""The consumer: how much it holds, and how it looks after itself."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from jobs import transports
+from jobs.errors import TransportError
+from jobs.transports import rabbitmq
+from jobs.transports.base import Consumer, Hint
+from jobs.transports.rabbitmq import consumer as consumer_module
+from jobs.transports.rabbitmq import timeouts
+from tests.conftest import DEADLINE, Broker, MakeJob, eventually, fetch
+
+
+def hint(queue: str = "default", priority: int = 0) -> Hint:
+    return Hint(job_id=str(uuid4()), queue=queue, priority=priority)
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[rabbitmq.RabbitMQPublisher]:
+    publisher = transports.publisher()
+    assert isinstance(publisher, rabbitmq.RabbitMQPublisher)
+    yield publisher
+    publisher.close()
+
+
+@pytest.mark.django_db
+class TestHolding:
+    """How many hints a consumer has at hand changes while it consumes."""
+
+    @pytest.fixture
+    def consumer(self, broker: Broker) -> Iterator[Consumer]:
+        consumer = transports.consumer("default", prefetch=2, wake=lambda: None)
+        consumer.start()
+        yield consumer
+        consumer.stop()
+
+    @pytest.fixture
+    def holding(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        broker: Broker,
+        consumer: Consumer,
+    ) -> Consumer:
+        """It is given 42 of 100: 40, and the two that it had before."""
+        publisher.publish([hint() for _ in range(100)], 10)
+        consumer.consume(["default"])
+        eventually(lambda: broker.count() == 98)
+        consumer.hold(40)
+        eventually(lambda: broker.count() == 58)
+        return consumer
+
+    def test_it_holds_as_many_as_it_was_told_last(
+        self, broker: Broker, holding: Consumer
+    ) -> None:
+        held = fetch(holding, 42)
+        assert len({delivery.job_id for delivery in held}) == 42
+
+        holding.hold(2)  # a slot's own: jobs prove to be long
+        holding.acknowledge(held)
+        fetch(holding, 2)
+        assert broker.count() == 56
+
+    def test_it_does_not_follow_a_number_that_wavers(
+        self, broker: Broker, holding: Consumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            consumer_module, "HOLD_SECONDS", 60 * consumer_module.HOLD_SECONDS
+        )
+        holding.hold(40)  # as it is, and so for a minute
+        for _ in range(10):
+            holding.hold(10)
+            holding.hold(40)
+        holding.hold(10)
+        holding.acknowledge(fetch(holding, 42))
+        fetch(holding, 40)  # it has 40 as before
+        assert broker.count() == 18
+
+    def test_it_holds_fewer_once_that_was_wanted_for_a_while(
+        self, broker: Broker, holding: Consumer
+    ) -> None:
+        time.sleep(consumer_module.HOLD_SECONDS)
+        holding.hold(10)
+        holding.acknowledge(fetch(holding, 42))
+        fetch(holding, 10)
+        assert broker.count() == 48
+
+    def test_several_queues_share_it(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        broker: Broker,
+        consumer: Consumer,
+    ) -> None:
+        publisher.publish([hint(q) for q in ("a", "b") for _ in range(50)], 10)
+        consumer.consume(["a", "b"])
+
+        consumer.hold(40)
+
+        # It may have had two of each already.
+        eventually(lambda: {broker.count("a"), broker.count("b")} <= {28, 30})
+        broker.delete("a", "b")
+
+
+@pytest.fixture
+def consumer(
+    broker: Broker, transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[rabbitmq.RabbitMQConsumer]:
+    """A consumer that is impatient with itself, and consumes."""
+    monkeypatch.setattr(timeouts, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(timeouts, "TROUBLE_SECONDS", 0.5)
+    monkeypatch.setattr(timeouts, "STALLED_SECONDS", 1.0)
+    monkeypatch.setattr(timeouts, "USELESS_SECONDS", 1.0)
+    consumer = transports.consumer("default", prefetch=1, wake=lambda: None)
+    assert isinstance(consumer, rabbitmq.RabbitMQConsumer)
+    consumer.consume(["default"])
+    consumer.start()
+    consumes_again(consumer)
+    yield consumer
+    consumer.stop()
+
+
+def consumes_again(consumer: rabbitmq.RabbitMQConsumer, than: Any = None) -> None:
+    """It does, over another session than this one."""
+
+    def consumes() -> bool:
+        assert consumer.failure() is None
+        session = consumer._session
+        return session not in (None, than) and session._consumers != {}
+
+    eventually(consumes, what="it consumes")
+
+
+class TestWatchdog:
+    def test_a_consumer_that_is_left_alone_is_left_alone(
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("TROUBLE", "STALLED", "USELESS"):
+            # On a machine that has much else to do, too.
+            monkeypatch.setattr(timeouts, f"{name}_SECONDS", 2.5)
+        session, thread = consumer._session, consumer._thread
+        until = time.monotonic() + 3
+
+        while time.monotonic() < until:
+            assert consumer.failure() is None
+            assert consumer.trouble() == ""
+            time.sleep(0.05)
+
+        assert (consumer._session, consumer._thread) == (session, thread)
+
+    def test_an_io_thread_that_is_stuck_is_replaced(
+        self, consumer: rabbitmq.RabbitMQConsumer, make_job: MakeJob
+    ) -> None:
+        stuck, wake_up = consumer._session, threading.Event()
+        first = consumer._thread
+        assert stuck is not None
+        stuck._call_soon(lambda: wake_up.wait(30))
+        eventually(consumer.trouble, what="it says so")
+
+        consumes_again(consumer, than=stuck)
+
+        eventually(lambda: not consumer.trouble())
+        job = make_job()
+        eventually(consumer.ready)
+        (delivery,) = consumer.fetch(1)
+        assert delivery.job_id == str(job.id)
+        # It wakes up at last, finds that it was replaced, and ends without a trace.
+        wake_up.set()
+        first.join(DEADLINE)
+        assert not first.is_alive()
+        assert consumer._session is not stuck
+        consumer.acknowledge([delivery])
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_an_io_thread_that_died_is_replaced(
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session, first = consumer._session, consumer._thread
+        assert session is not None
+
+        def refuse(*args: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(consumer_module._ConsumingSession, "__init__", refuse)
+            session.abort()
+            first.join(DEADLINE)
+            assert not first.is_alive()
+
+        consumes_again(consumer, than=session)
+
+        assert consumer._thread is not first
+
+    def test_a_fault_on_the_io_thread_ends_the_connection_and_not_the_thread(
+        self,
+        consumer: rabbitmq.RabbitMQConsumer,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(timeouts, "STALLED_SECONDS", 30.0)
+        session, thread = consumer._session, consumer._thread
+        assert session is not None
+
+        session._call_soon(lambda: 1 / 0)
+
+        consumes_again(consumer, than=session)
+        assert consumer._thread is thread
+        assert session._connection.is_closed
+        assert "ZeroDivisionError" in caplog.text
+
+    def test_a_tick_that_comes_after_the_end_is_no_further_fault(
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session, thread = consumer._session, consumer._thread
+        assert session is not None
+        end = session._end
+
+        def end_and_tick(error: BaseException | None) -> None:
+            end(error)
+            if session._connection.is_closed:
+                session._tick()
+
+        monkeypatch.setattr(timeouts, "STALLED_SECONDS", 30.0)
+        monkeypatch.setattr(session, "_end", end_and_tick)
+        session._call_soon(lambda: 1 / 0)
+
+        consumes_again(consumer, than=session)
+        assert consumer._thread is thread
+
+    def test_a_queue_that_has_rested_is_not_asked_for_after_the_end(
+        self,
+        consumer: rabbitmq.RabbitMQConsumer,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        session = consumer._session
+        assert session is not None
+        end = session._end
+
+        def end_and_tick(error: BaseException | None) -> None:
+            end(error)
+            session._consumers.clear()
+            consumer._resting["default"] = 0.0, 1.0, TransportError("it was full")
+            session._tick()
+
+        monkeypatch.setattr(session, "_end", end_and_tick)
+        session._call_soon(session._connection.close)
+
+        consumes_again(consumer, than=session)
+        assert "a fault while talking" not in caplog.text
+
+    def test_a_session_that_never_becomes_usable_is_given_up(
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The broker opens the connection, and then says nothing more."""
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                consumer_module._ConsumingSession, "_qos_is_set", lambda *args: None
+            )
+            session = consumer._session
+            assert session is not None
+            session.abort()
+            eventually(lambda: consumer._session is not session)
+            useless = consumer._session
+            assert useless is not None
+            assert useless.ended.wait(DEADLINE)
+            assert "let nothing be consumed" in str(useless.error)
+
+        consumes_again(consumer, than=useless)
+
+    def test_a_session_that_should_consume_and_does_not_is_given_up(
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(timeouts, "USELESS_SECONDS", 4.0)
+        session = consumer._session
+        assert session is not None
+        # Nor does it begin to: a look at its queue may be on its way.
+        monkeypatch.setattr(session, "consume", lambda *unwanted: None)
+        session._call_soon(session._consumers.clear)
+
+        eventually(lambda: "not consuming from RabbitMQ at" in consumer.trouble())
+
+        consumes_again(consumer, than=session)
+
+    def test_one_that_is_paused_need_not_consume(
+        self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("TROUBLE", "STALLED"):  # the machine has much else to do
+            monkeypatch.setattr(timeouts, f"{name}_SECONDS", 2.5)
+        session = consumer._session
+        consumer.pause()
+
+        time.sleep(3)
+
+        assert consumer.trouble() == ""
+        assert consumer.failure() is None
+        assert consumer._session is session

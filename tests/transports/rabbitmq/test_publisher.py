@@ -1,0 +1,208 @@
+"""Publishing: confirms, refusals, queues that are not as we declare them, TLS."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from devtools import services
+from jobs import transports
+from jobs.errors import AccessRefused, TransportError
+from jobs.transports import rabbitmq
+from jobs.transports.base import Hint
+from tests.conftest import Broker, available, eventually
+
+
+def hint(queue: str = "default", priority: int = 0) -> Hint:
+    return Hint(job_id=str(uuid4()), queue=queue, priority=priority)
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[rabbitmq.RabbitMQPublisher]:
+    publisher = transports.publisher()
+    assert isinstance(publisher, rabbitmq.RabbitMQPublisher)
+    yield publisher
+    publisher.close()
+
+
+@pytest.mark.once
+@pytest.mark.django_db
+class TestPublishing:
+    def test_a_thousand_hints_are_confirmed_and_in_the_queue(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        hints = [hint() for _ in range(1000)]
+
+        confirmed = publisher.publish(hints, 10).confirmed
+
+        assert {h.job_id for h in confirmed} == {h.job_id for h in hints}
+        eventually(lambda: broker.count() == 1000)
+
+    def test_queues_are_declared_as_they_are_needed(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        hints = [hint(f"q{number}") for number in range(5)]
+
+        assert len(publisher.publish(hints, 10).confirmed) == 5
+
+        assert [broker.count(h.queue) for h in hints] == [1] * 5
+        broker.delete(*(h.queue for h in hints))
+
+    def test_a_hint_survives_a_restart_of_the_broker(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        publisher.publish([hint()], 10)
+
+        channel = broker.channel()
+        _, properties, _ = channel.basic_get(broker.name())
+        channel.connection.close()
+
+        assert properties is not None
+        assert properties.delivery_mode == 2
+
+    def test_a_deleted_queue_is_declared_again(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        publisher.publish([hint()], 10)
+        broker.delete("default")
+
+        receipt = publisher.publish([hint()], 10)  # returned: no queue took it
+        assert receipt.confirmed == []
+        assert receipt.refused == {"default": "it does not exist any more"}
+        assert len(publisher.publish([hint()], 10).confirmed) == 1
+        assert broker.count() == 1
+
+    def test_a_full_queue_confirms_nothing(
+        self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
+    ) -> None:
+        channel = broker.channel()
+        channel.queue_declare(
+            broker.name(),
+            durable=True,
+            arguments={"x-max-length": 2, "x-overflow": "reject-publish"},
+        )
+        channel.connection.close()
+
+        publisher.publish([hint()], 10)  # finds that the queue is not as we declare it
+        receipt = publisher.publish([hint() for _ in range(10)], 10)
+
+        assert 1 <= len(receipt.confirmed) < 10
+        assert receipt.refused == {"default": "it takes no messages: it may be full"}
+
+    def test_b20_a_queue_with_other_arguments_is_used_as_it_is_with_one_warning(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        broker: Broker,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        channel = broker.channel()
+        channel.queue_declare(broker.name(), durable=True)
+        channel.connection.close()
+
+        with caplog.at_level(logging.WARNING, "jobs"):
+            publisher.publish([hint()], 10)
+            assert len(publisher.publish([hint()], 10).confirmed) == 1
+            publisher.publish([hint()], 10)
+
+        warnings = [r for r in caplog.records if "other arguments" in r.getMessage()]
+        assert len(warnings) == 1
+
+    @pytest.mark.parametrize("end", ["it ends", "it hangs"])
+    def test_a_connection_that_fails_before_it_has_sent_anything_says_so(
+        self,
+        publisher: rabbitmq.RabbitMQPublisher,
+        monkeypatch: pytest.MonkeyPatch,
+        end: str,
+    ) -> None:
+        publisher.publish([hint()], 10)
+        session = publisher._session
+        assert session is not None
+        monkeypatch.setattr(
+            session,
+            "call_when_usable",
+            lambda callback: session.close() if end == "it ends" else None,
+        )
+
+        receipt = publisher.publish([hint()], 0.5)
+
+        assert not receipt.confirmed
+        assert isinstance(receipt.failure, TransportError)
+        assert len(publisher.publish([hint()], 10).confirmed) == 1
+
+    def test_an_unreachable_broker_is_named_without_its_password(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        settings.JOBS = {"RABBITMQ_URL": "amqp://someone:secret@127.0.0.1:1/"}
+
+        with pytest.raises(TransportError, match=r"amqp://someone:\*\*\*@127.0.0.1:1/"):
+            transports.publisher().publish([hint()], 5)
+
+    def test_a_wrong_password_is_called_that(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        settings.JOBS = {"RABBITMQ_URL": broker.url.replace(":guest@", ":secret@")}
+
+        with pytest.raises(
+            AccessRefused, match="refused the user or the password"
+        ) as no:
+            transports.publisher().publish([hint()], 10)
+        assert "secret" not in str(no.value)
+
+    def test_a_virtual_host_that_does_not_exist_is_called_that(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        settings.JOBS = {"RABBITMQ_URL": broker.url.rstrip("/") + "/nowhere"}
+
+        with pytest.raises(AccessRefused, match="no such virtual host"):
+            transports.publisher().publish([hint()], 10)
+
+    def test_the_next_broker_of_a_cluster_is_tried(
+        self, broker: Broker, settings: Any
+    ) -> None:
+        urls = f"amqp://guest:guest@127.0.0.1:1/,{broker.url}"
+        settings.JOBS = settings.JOBS | {"RABBITMQ_URL": urls}
+        publisher = transports.publisher()
+
+        with pytest.raises(TransportError):
+            publisher.publish([hint()], 5)
+        assert len(publisher.publish([hint()], 5).confirmed) == 1
+        publisher.close()
+
+
+@pytest.fixture(scope="module")
+def secure_node() -> Iterator[services.RabbitMQNode]:
+    node: list[services.RabbitMQNode] = []
+
+    def start() -> str:
+        node.append(services.RabbitMQNode(tls=True).start())
+        return node[0].tls_url
+
+    available(start)
+    yield node[0]
+    node[0].close()
+
+
+@pytest.mark.once
+class TestTLS:
+    def test_a_broker_with_a_certificate_of_a_known_authority_is_used(
+        self, secure_node: services.RabbitMQNode
+    ) -> None:
+        publisher = publisher_at(f"{secure_node.tls_url}?cafile={secure_node.ca_file}")
+
+        assert len(publisher.publish([hint()], 10).confirmed) == 1
+        publisher.close()
+
+    def test_a_broker_with_an_unknown_certificate_is_not(
+        self, secure_node: services.RabbitMQNode
+    ) -> None:
+        with pytest.raises(TransportError, match="certificate"):
+            publisher_at(secure_node.tls_url).publish([hint()], 10)
+
+
+def publisher_at(url: str) -> rabbitmq.RabbitMQPublisher:
+    topology = rabbitmq.Topology(prefix=f"test-{uuid4().hex[:8]}", queue_type="classic")
+    return rabbitmq.RabbitMQPublisher(rabbitmq.addresses(url), topology)
