@@ -37,8 +37,6 @@ class Configuration:
     keep_succeeded_days: int = 7
     #: The same for failed and cancelled jobs.
     keep_failed_days: int = 90
-    #: For fault tests alone: see jobs/crashpoints.py.
-    crashpoint: str = ""
 
     @property
     def uses_rabbitmq(self) -> bool:

@@ -19,10 +19,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 
 # Never the broker of the machine's own environment: a test says which it means, here and
 # to the processes that it starts.
-JOBS = JOBS | {
-    "RABBITMQ_URL": os.environ.get("JOBS_TEST_TRANSPORT_URL", ""),
-    "CRASHPOINT": os.environ.get("JOBS_CRASHPOINT", ""),
-}
+JOBS = JOBS | {"RABBITMQ_URL": os.environ.get("JOBS_TEST_TRANSPORT_URL", "")}
 
 # Nothing was collected: a static file is looked for when it is asked for.
 WHITENOISE_AUTOREFRESH = True
