@@ -4,7 +4,7 @@ import os
 import time
 
 from benchmarks import functions
-from jobs.compat import task
+from jobs import task
 
 
 @task

@@ -1,44 +1,94 @@
-"""What `@task` takes here beyond Django's own options.
+"""`task`: Django's decorator, and the options that `JobsBackend` adds to Django's own.
 
     @task(max_attempts=5, atomic=True, give_up_on=(InvalidOrder,))
 
-Another backend ignores none of these: it refuses them, so that nobody relies in vain.
+Other backends refuse these options instead of ignoring them, so that nobody relies on an
+option that has no effect.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import (
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
-from jobs import values
+from jobs import compat, values
 from jobs.compat import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `@task` accepts besides `takes_context`."""
+
+    priority: int
+    queue_name: str
+    backend: str
+    max_attempts: int
+    retry_on: tuple[type[BaseException], ...]
+    give_up_on: tuple[type[BaseException], ...]
+    timeout: int | None
+    interruptible: bool
+    atomic: bool
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *, takes_context: Literal[True], **options: Unpack[TaskOptions]
+) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+@overload
+def task(
+    *, takes_context: Literal[False] = False, **options: Unpack[TaskOptions]
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a task of a function in a `tasks` module: with Django's decorator.
+
+    The options beyond Django's own are the fields of `JobTask`. Raises TypeError or
+    InvalidJob for options that make no sense.
+    """
+    decorator: Callable[..., Any] = compat.task
+    return decorator(function, **options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobTask(Task):
-    """Django's task, with options. `JobsBackend` makes them."""
+    """A task of `JobsBackend`: Django's own, with options."""
 
-    #: How often the function may raise before the job is failed.
+    #: How many attempts may raise before the job has failed.
     max_attempts: int = 1
-    #: Exceptions after which it is tried again, if there are attempts left…
+    #: Exceptions after which the job is tried again, if attempts are left…
     retry_on: tuple[type[BaseException], ...] = (Exception,)
-    #: … and those after which it is failed at once all the same.
+    #: … and exceptions after which it fails at once all the same.
     give_up_on: tuple[type[BaseException], ...] = ()
-    #: Seconds that one attempt may take. Then TimeLimit is raised in the function, and its
-    #: process is killed if that does not end it.
+    #: Seconds that one attempt may take. After that TimeLimit is raised in the function,
+    #: and if the function goes on, its process is killed.
     timeout: int | None = None
-    #: Raise Cancel in the function when somebody cancels the job, wherever it is by then.
-    #: Others ask `context.cancelled`; what does not end soon is killed.
+    #: Raise Cancel in the function when its job is cancelled, whatever it is doing. Other
+    #: functions ask `context.cancelled`. A function that does not end soon is killed.
     interruptible: bool = False
-    #: Run in one transaction with its own completion: the function's writes and `succeeded`
-    #: are committed together, or neither is.
+    #: Run the function in one transaction with the completion of its job: its writes and
+    #: `succeeded` are committed together, or neither is.
     atomic: bool = False
 
     def retries(self, error: BaseException) -> bool:
+        """Whether another attempt may follow after this error."""
         return isinstance(error, self.retry_on) and not isinstance(
             error, self.give_up_on
         )
 
 
 def check(task: JobTask) -> None:
-    """Raise InvalidJob or TypeError for options that cannot be meant."""
+    """Raise InvalidJob or TypeError for options that make no sense."""
     values.check_max_attempts(task.max_attempts)
     values.check_timeout(task.timeout)
     for name in ("retry_on", "give_up_on"):

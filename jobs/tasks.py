@@ -2,7 +2,7 @@
 
 import time
 
-from jobs.compat import task
+from jobs import task
 
 
 @task(interruptible=True)

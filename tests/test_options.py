@@ -11,9 +11,7 @@ import psutil
 import pytest
 from django.core.management import call_command
 
-from jobs import discovery, lifecycle
-from jobs.compat import task
-from jobs.errors import InvalidJob, Snooze
+from jobs import InvalidJob, Snooze, discovery, lifecycle, task
 from jobs.forms import JobForm
 from jobs.models import Attempt, Job, Queue, Worker
 from jobs.options import JobTask
@@ -46,7 +44,7 @@ def test_options_that_cannot_be_meant_are_refused_where_they_stand(
     options: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
-        task(**options)(function)
+        task(**options)(function)  # type: ignore[no-untyped-call]
 
 
 def test_options_survive_using() -> None:

@@ -16,10 +16,8 @@ from django.db.models import F
 
 from devtools.chaos.evidence import Evidence
 from devtools.chaos.models import Account, Entry
-from jobs.compat import task
-from jobs.context import JobContext
-from jobs.errors import Cancel, Retry
-from jobs.models import Attempt, Job
+from jobs import Cancel, Job, JobContext, Retry, task
+from jobs.models import Attempt
 
 MODULE = __name__
 

@@ -14,8 +14,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from jobs import backoff, discovery, lifecycle, values
-from jobs.compat import task
+from jobs import backoff, discovery, lifecycle, task, values
 from jobs.errors import ConfigurationError, InvalidJob
 from jobs.models import Job, Worker
 from tests.conftest import MakeJob, Site, ends_as

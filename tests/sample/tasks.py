@@ -13,9 +13,8 @@ import psutil
 from django.contrib.auth.models import Group
 from django.db import OperationalError, transaction
 
-from jobs.compat import TaskContext, task
-from jobs.context import JobContext
-from jobs.errors import Cancel, Retry, Snooze, TimeLimit
+from jobs import Cancel, JobContext, Retry, Snooze, TimeLimit, task
+from jobs.compat import TaskContext
 from jobs.models import Queue
 
 
