@@ -63,7 +63,7 @@ MUTANTS = (
         name="a-batch-dies-together",
         file="jobs/worker/supervisor.py",
         whole="            if running.number > ended.begun:\n"
-        "                outcome = lifecycle.released(running.claim, NOT_BEGUN)\n"
+        "                outcome = outcomes.released(running.claim, NOT_BEGUN)\n"
         "            elif running.number not in ended.at:\n",
         broken="            if False:\n",
         tests=(
@@ -202,7 +202,7 @@ MUTANTS = (
     ),
     Mutant(
         name="prepare-behind-a-pooler",
-        file="jobs/plans.py",
+        file="jobs/sql/prepared.py",
         whole="    return bool(pid == session.info.backend_pid)\n",
         broken="    return True\n",
         tests=("tests/test_plans.py",),
@@ -210,7 +210,7 @@ MUTANTS = (
     ),
     Mutant(
         name="keep-plans-for-ever",
-        file="jobs/plans.py",
+        file="jobs/sql/prepared.py",
         whole="        if now - known.renewed_at > WHILE_SECONDS:\n",
         broken="        if False:\n",
         tests=("tests/test_plans.py",),
@@ -260,7 +260,7 @@ MUTANTS = (
     ),
     Mutant(
         name="no-end-waits-for-the-disk",
-        file="jobs/sql.py",
+        file="jobs/sql/batch.py",
         whole='        ask(f"PRAGMA synchronous = {usual}")\n',
         broken="        pass\n",
         tests=(
@@ -391,7 +391,7 @@ MUTANTS = (
         whole="            busy.killed = True\n",
         broken="            busy.killed = True\n"
         "            ended = [running.claim for running in busy.running.values()]\n"
-        "            self._ended += map(lifecycle.released, ended)\n",
+        "            self._ended += map(outcomes.released, ended)\n",
         tests=(
             "tests/faults/test_worker.py::"
             "test_w10_a_job_is_released_when_its_process_is_dead_and_not_before",
@@ -400,8 +400,8 @@ MUTANTS = (
     Mutant(
         name="killed-is-success",
         file="jobs/worker/supervisor.py",
-        whole="lifecycle.lost(running.claim, how)",
-        broken="lifecycle.succeeded(running.claim, None)",
+        whole="outcomes.lost(running.claim, how)",
+        broken="outcomes.succeeded(running.claim, None)",
         tests=(
             "tests/worker/test_supervisor.py::"
             "test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on"
@@ -410,7 +410,7 @@ MUTANTS = (
     ),
     Mutant(
         name="losses-without-a-budget",
-        file="jobs/lifecycle.py",
+        file="jobs/outcomes.py",
         whole="again = claim.losses + 1 < MAX_LOSSES",
         broken="again = True",
         tests=(

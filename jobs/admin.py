@@ -30,7 +30,7 @@ from django.utils.translation import gettext_lazy
 
 from jobs import discovery, lifecycle, views
 from jobs.forms import JobForm
-from jobs.models import Job, JobQuerySet, Queue, Worker, of_status
+from jobs.models import Job, JobQuerySet, Queue, Worker, status_is
 from jobs.statuses import FINISHED, RETRYABLE, Status
 from jobs.templatetags import jobs as written
 
@@ -146,7 +146,7 @@ class StatusFilter(admin.SimpleListFilter):
         return list(Status.choices)
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return _narrowed(self, queryset, of_status)
+        return _narrowed(self, queryset, status_is)
 
 
 class TaskFilter(admin.SimpleListFilter):

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from django.db import router, transaction
 
 from jobs.compat import TaskContext
-from jobs.lifecycle import Claim
 from jobs.models import Job
+from jobs.outcomes import Claim
 
 
 class Execution(Protocol):

@@ -11,160 +11,18 @@ Times are the database's own, so that no worker's clock matters.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.db import router, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 
-from jobs import backoff, crashpoints, signals, sql, values
-from jobs.models import Attempt, Job
-from jobs.plans import Plan
+from jobs import crashpoints, signals, sql
+from jobs.models import Job
+from jobs.outcomes import Claim, Outcome, succeeded
+from jobs.sql.prepared import Plan
 from jobs.statuses import RETRYABLE, Status
-
-#: A job whose process died this often is not run again: it may be what kills them.
-MAX_LOSSES = 3
-#: A job that the database interrupted this often fails as if it had raised.
-MAX_INTERRUPTIONS = 5
-
-
-class Claim(NamedTuple):
-    """A job that this worker, and nobody else, may run now.
-
-    Its ids are text, like in the hint that brought it: to make a UUID of each, and text
-    again, at every step on its way would be a tenth of all that a short job costs.
-    """
-
-    job_id: str
-    worker: str
-    attempt: int
-    task: str
-    # As JSON text, like in the row: only the process that runs the job reads them.
-    args: str = "[]"
-    kwargs: str = "{}"
-    failures: int = 0
-    losses: int = 0
-    interruptions: int = 0
-    max_attempts: int = 1
-    timeout: int | None = None  # seconds
-
-
-class Outcome(NamedTuple):
-    """How an attempt ended, and where that takes the job."""
-
-    claim: Claim
-    status: Status
-    delay: float = 0.0  # seconds until it may run again, if it is queued again
-    result: str | None = None  # as JSON text
-    kind: Attempt.Outcome | None = None  # None: it succeeded, and needs no Attempt row
-    exception: str = ""
-    message: str = ""
-    traceback: str = ""
-
-    @property
-    def summary(self) -> str:
-        """One line for the job's row."""
-        name = self.exception.rpartition(".")[2]
-        return ": ".join(part for part in (name, self.message) if part)
-
-
-def succeeded(claim: Claim, result: Any) -> Outcome:
-    """running → succeeded"""
-    return returned(claim, values.as_json(result))
-
-
-def returned(claim: Claim, result: str | None) -> Outcome:
-    """running → succeeded, with a result that is JSON text already"""
-    return Outcome(claim, Status.SUCCEEDED, 0.0, result)
-
-
-def failed(
-    claim: Claim,
-    exception: str,
-    message: str,
-    traceback: str,
-    *,
-    final: bool = False,
-    delay: float | None = None,
-) -> Outcome:
-    """running → queued after a back-off, or failed once the attempts are used up
-
-    `final`: failed now, because retrying cannot help. `delay`: seconds instead of the
-    back-off.
-    """
-    failures = claim.failures + 1
-    again = failures < claim.max_attempts and not final
-    if delay is None:
-        delay = backoff.retry_delay(failures)
-    return Outcome(
-        claim=claim,
-        status=Status.QUEUED if again else Status.FAILED,
-        delay=delay,
-        kind=Attempt.Outcome.FAILED,
-        exception=exception,
-        message=message,
-        traceback=traceback,
-    )
-
-
-def lost(claim: Claim, message: str) -> Outcome:
-    """running → queued at once, or failed if its process died too often"""
-    again = claim.losses + 1 < MAX_LOSSES
-    return Outcome(
-        claim=claim,
-        status=Status.QUEUED if again else Status.FAILED,
-        kind=Attempt.Outcome.LOST,
-        message=message,
-    )
-
-
-def interrupted(claim: Claim, exception: str, message: str, traceback: str) -> Outcome:
-    """running → queued almost at once: a deadlock, a conflict or a lost connection"""
-    if claim.interruptions >= MAX_INTERRUPTIONS:
-        return failed(claim, exception, message, traceback)
-    return Outcome(
-        claim=claim,
-        status=Status.QUEUED,
-        delay=backoff.interruption_delay(),
-        kind=Attempt.Outcome.INTERRUPTED,
-        exception=exception,
-        message=message,
-        traceback=traceback,
-    )
-
-
-def snoozed(claim: Claim, message: str, delay: float) -> Outcome:
-    """running → queued for later, because the task asked for that; counts as nothing"""
-    return Outcome(
-        claim=claim,
-        status=Status.QUEUED,
-        delay=delay,
-        kind=Attempt.Outcome.SNOOZED,
-        message=message,
-    )
-
-
-def called_off(claim: Claim, message: str) -> Outcome:
-    """running → cancelled, because the task asked for that, or was made to end"""
-    return Outcome(
-        claim=claim,
-        status=Status.CANCELLED,
-        kind=Attempt.Outcome.CANCELLED,
-        message=message,
-    )
-
-
-def released(
-    claim: Claim, message: str = "its worker was stopped, or lost its lease"
-) -> Outcome:
-    """running → queued at once: its worker gave it up, and the job is not to blame"""
-    return Outcome(
-        claim=claim,
-        status=Status.QUEUED,
-        kind=Attempt.Outcome.RELEASED,
-        message=message,
-    )
 
 
 def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claim]:
@@ -236,7 +94,7 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[str]:
         return set()
     alias = _alias()
     impatience = "TRUE" if patient else "{impatient}"
-    if all(outcome.kind is None for outcome in outcomes):
+    if all(outcome.ending is None for outcome in outcomes):
         return _succeed(alias, outcomes, impatience)
     with transaction.atomic(using=alias, savepoint=False):
         rows = sql.execute(
@@ -248,11 +106,11 @@ def finish(outcomes: Sequence[Outcome], *, patient: bool = True) -> set[str]:
                    result = batch.result,
                    error = batch.error,
                    failures = failures
-                       + CASE batch.kind WHEN 'failed' THEN 1 ELSE 0 END,
+                       + CASE batch.ending WHEN 'failed' THEN 1 ELSE 0 END,
                    losses = losses
-                       + CASE batch.kind WHEN 'lost' THEN 1 ELSE 0 END,
+                       + CASE batch.ending WHEN 'lost' THEN 1 ELSE 0 END,
                    interruptions = interruptions
-                       + CASE batch.kind WHEN 'interrupted' THEN 1 ELSE 0 END,
+                       + CASE batch.ending WHEN 'interrupted' THEN 1 ELSE 0 END,
                    run_after = CASE batch.status WHEN 'queued' THEN {{later}}
                                                  ELSE run_after END,
                    published_at = CASE batch.status WHEN 'queued' THEN NULL
@@ -374,7 +232,7 @@ _COLUMNS = {
     "delay": "double precision",
     "result": "jsonb",
     "error": "text",
-    "kind": "text",
+    "ending": "text",
 }
 
 
@@ -387,7 +245,7 @@ def _row(outcome: Outcome) -> tuple[Any, ...]:
         outcome.delay,
         outcome.result,
         outcome.summary,
-        outcome.kind and outcome.kind.value,
+        outcome.ending and outcome.ending.value,
     )
 
 
@@ -399,13 +257,13 @@ def _record_attempts(
             outcome.claim.job_id,
             outcome.claim.attempt,
             outcome.claim.worker,
-            outcome.kind.value,
+            outcome.ending.value,
             outcome.exception[:255],
             outcome.message,
             outcome.traceback,
         )
         for outcome in outcomes
-        if outcome.kind is not None and outcome.claim.job_id in changed
+        if outcome.ending is not None and outcome.claim.job_id in changed
     ]
     if not batch:
         return

@@ -47,3 +47,14 @@ class Phase(TextChoices):
     SUCCEEDED = "succeeded", _("Succeeded")
     FAILED = "failed", _("Failed")
     CANCELLED = "cancelled", _("Cancelled")
+
+
+class Ending(TextChoices):
+    """How an attempt ended that did not succeed."""
+
+    FAILED = "failed", _("Failed")
+    LOST = "lost", _("Lost: its process died")
+    RELEASED = "released", _("Released: its worker gave it back")
+    INTERRUPTED = "interrupted", _("Interrupted: the database got in its way")
+    SNOOZED = "snoozed", _("Snoozed: it asked for a later time")
+    CANCELLED = "cancelled", _("Cancelled")

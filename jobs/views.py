@@ -25,8 +25,8 @@ from django.views.decorators.http import require_safe
 
 from jobs import conf, discovery, signatures
 from jobs.errors import InvalidJob
-from jobs.models import Attempt, Job, Queue, Worker, of_status
-from jobs.statuses import Phase, Status
+from jobs.models import Attempt, Job, Queue, Worker, status_is
+from jobs.statuses import Ending, Phase, Status
 
 View = Callable[..., HttpResponse]
 
@@ -218,7 +218,7 @@ def _page(wanted: Wanted) -> tuple[list[Job], str, str]:
     jobs = Job.objects.with_pauses().order_by("-id")
     jobs = jobs.defer("args", "kwargs", "result", "error")
     if wanted.status:
-        jobs = jobs.filter(of_status(wanted.status))
+        jobs = jobs.filter(status_is(wanted.status))
     if wanted.task:
         jobs = jobs.filter(task=wanted.task)
     if wanted.queue:
@@ -245,7 +245,7 @@ def _page(wanted: Wanted) -> tuple[list[Job], str, str]:
 def _counts() -> dict[Status, int]:
     """Jobs of each status, counted no further than one beyond the cap."""
     return {
-        status: Job.objects.filter(of_status(status))[: COUNT_CAP + 1].count()
+        status: Job.objects.filter(status_is(status))[: COUNT_CAP + 1].count()
         for status in Status
     }
 
@@ -322,12 +322,12 @@ class Text:
 
 
 _OUTCOME_LOOK = {
-    Attempt.Outcome.FAILED: "failed",
-    Attempt.Outcome.LOST: "failed",
-    Attempt.Outcome.RELEASED: "cancelled",
-    Attempt.Outcome.INTERRUPTED: "retrying",
-    Attempt.Outcome.SNOOZED: "scheduled",
-    Attempt.Outcome.CANCELLED: "cancelled",
+    Ending.FAILED: "failed",
+    Ending.LOST: "failed",
+    Ending.RELEASED: "cancelled",
+    Ending.INTERRUPTED: "retrying",
+    Ending.SNOOZED: "scheduled",
+    Ending.CANCELLED: "cancelled",
 }
 
 
@@ -336,8 +336,8 @@ def _tries(job: Job, attempts: list[Attempt]) -> list[Try]:
     tries = [
         Try(
             number=attempt.number,
-            look=_OUTCOME_LOOK[Attempt.Outcome(attempt.outcome)],
-            outcome=Attempt.Outcome(attempt.outcome).label,
+            look=_OUTCOME_LOOK[Ending(attempt.outcome)],
+            outcome=Ending(attempt.outcome).label,
             worker=str(attempt.worker or ""),
             started_at=attempt.started_at,
             duration=attempt.duration,
@@ -414,7 +414,7 @@ def _started(number: int, at: datetime, worker: Worker | None) -> Step:
 
 
 def _ended(attempt: Attempt) -> Step:
-    outcome = Attempt.Outcome(attempt.outcome)
+    outcome = Ending(attempt.outcome)
     words = {"number": attempt.number, "outcome": str(outcome.label).lower()}
     return Step(
         at=attempt.finished_at,

@@ -23,9 +23,9 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from devtools import services
-from jobs import conf, lifecycle, models, relay
-from jobs.lifecycle import Claim
-from jobs.models import Job, Worker
+from jobs import conf, enqueue, lifecycle, relay
+from jobs.models import Job, Queue, Worker
+from jobs.outcomes import Claim
 from jobs.transports.base import Consumer, Delivery
 
 # The suite runs the same examples every time, and tells of the first that fails as it is.
@@ -108,7 +108,7 @@ def available(get: Callable[[], str]) -> str:
 @pytest.fixture(autouse=True)
 def no_queues_known() -> None:
     """A test's database begins empty, and so must what the process remembers of it."""
-    models._known_queues.clear()
+    enqueue._known_queues.clear()
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def broker(
     for broker in use_broker(settings, rabbitmq_url):
         yield broker
         try:
-            names = [*models.Queue.objects.names(), "default"]
+            names = [*Queue.objects.names(), "default"]
         except RuntimeError:  # a test without a database
             names = ["default"]
         broker.delete(*names)

@@ -17,7 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from jobs import admin, discovery, lifecycle, values
+from jobs import admin, discovery, enqueue, lifecycle, outcomes, values
 from jobs.errors import InvalidJob
 from jobs.models import Job, Queue, Worker
 from jobs.statuses import Status
@@ -88,7 +88,7 @@ def address(job: Job, what: str = "change") -> str:
     return reverse(f"admin:jobs_job_{what}", args=[job.pk])
 
 
-def claimed(job: Job, worker: Worker) -> lifecycle.Claim:
+def claimed(job: Job, worker: Worker) -> outcomes.Claim:
     (claim,) = lifecycle.claim([job.pk], worker.pk)
     return claim
 
@@ -100,9 +100,9 @@ def of_each_status(make_job: MakeJob, worker_row: Worker) -> dict[str, Job]:
     lifecycle.cancel([jobs["cancelled"].pk])
     claimed(jobs["running"], worker_row)
     claim = claimed(jobs["succeeded"], worker_row)
-    lifecycle.finish([lifecycle.succeeded(claim, 1)])
+    lifecycle.finish([outcomes.succeeded(claim, 1)])
     claim = claimed(jobs["failed"], worker_row)
-    lifecycle.finish([lifecycle.failed(claim, "builtins.ValueError", "no", "trace")])
+    lifecycle.finish([outcomes.failed(claim, "builtins.ValueError", "no", "trace")])
     return jobs
 
 
@@ -278,7 +278,7 @@ def test_a_complaint_about_something_that_the_form_does_not_show_is_shown_above_
     def refuse(job: Job) -> None:
         raise InvalidJob("status", "no job may be born today")
 
-    monkeypatch.setattr(Job, "_check_newborn", refuse)
+    monkeypatch.setattr(enqueue, "_CHECKS", [*enqueue._CHECKS, refuse])
 
     answer = operator.post(ADD, form())
 
@@ -700,7 +700,7 @@ def test_a_job_that_ended_after_the_page_was_shown_is_not_cancelled(
     job = make_job()
     operator.get(address(job, "cancel"))
     claim = claimed(job, worker_row)
-    lifecycle.finish([lifecycle.succeeded(claim, None)])
+    lifecycle.finish([outcomes.succeeded(claim, None)])
 
     operator.post(address(job, "cancel"))
 
@@ -882,7 +882,7 @@ def test_whatever_a_job_holds_stays_text_in_the_admin(
     evil = '"><script>alert(1)</script>'
     job = make_job(ECHO, evil)
     claim = claimed(job, worker_row)
-    lifecycle.finish([lifecycle.failed(claim, evil, evil, evil)])
+    lifecycle.finish([outcomes.failed(claim, evil, evil, evil)])
     Job.objects.update(task=f"x.{evil}", queue=evil)
     Queue.objects.create(name=evil)
 

@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.utils import timezone
 
-from jobs import lifecycle
+from jobs import lifecycle, outcomes
 from jobs.compat import TaskResultDoesNotExist, TaskResultStatus
 from jobs.errors import InvalidJob
 from jobs.models import Job, Worker
@@ -58,7 +58,7 @@ def test_the_result_follows_the_row(worker_row: Worker) -> None:
     result.refresh()
     assert (result.status, result.attempts) == (TaskResultStatus.RUNNING, 1)
 
-    lifecycle.finish([lifecycle.succeeded(claim, 3)])
+    lifecycle.finish([outcomes.succeeded(claim, 3)])
     result.refresh()
 
     assert result.status == TaskResultStatus.SUCCESSFUL
@@ -70,7 +70,7 @@ def test_the_result_follows_the_row(worker_row: Worker) -> None:
 def test_a_failure_is_told_with_its_exception(worker_row: Worker) -> None:
     result = fail.enqueue()
     (claim,) = lifecycle.claim([UUID(result.id)], worker_row.id)
-    lifecycle.finish([lifecycle.failed(claim, "builtins.ValueError", "no", "Trace…")])
+    lifecycle.finish([outcomes.failed(claim, "builtins.ValueError", "no", "Trace…")])
 
     result.refresh()
 

@@ -25,7 +25,7 @@ from playwright.sync_api import (
 )
 from pytest_django.live_server_helper import LiveServer
 
-from jobs import lifecycle
+from jobs import lifecycle, outcomes
 from jobs.models import Job, Worker
 from tests.conftest import DEADLINE, MakeJob
 
@@ -109,7 +109,7 @@ def person(browser: Browser, live_server: LiveServer, root: User) -> Iterator[Pe
     assert person.complaints == []
 
 
-def claimed(job: Job, worker: Worker) -> lifecycle.Claim:
+def claimed(job: Job, worker: Worker) -> outcomes.Claim:
     (claim,) = lifecycle.claim([job.pk], worker.pk)
     return claim
 
@@ -118,7 +118,7 @@ def failed_twice(job: Job, worker: Worker) -> None:
     for trace in ("first trace", "second trace " + "x" * 300):
         claim = claimed(job, worker)
         lifecycle.finish(
-            [lifecycle.failed(claim, "builtins.ValueError", "no way", trace)]
+            [outcomes.failed(claim, "builtins.ValueError", "no way", trace)]
         )
         Job.objects.filter(status="queued").update(
             run_after=timezone.now() - timedelta(seconds=1)
@@ -140,7 +140,7 @@ def test_a_person_adds_a_job_and_watches_it_to_its_end_without_a_reload(
     claim = claimed(Job.objects.get(), worker_row)
     expect(status).to_contain_text("Running on host:1")
     expect(page.locator("[data-part=tool-retry]")).to_have_text("Retry: still running")
-    lifecycle.finish([lifecycle.succeeded(claim, "worked for 3.0 s")])
+    lifecycle.finish([outcomes.succeeded(claim, "worked for 3.0 s")])
     expect(status).to_contain_text("Succeeded after")
     expect(page.locator("[data-part=result]")).to_contain_text("worked for 3.0 s")
 
@@ -189,7 +189,7 @@ def test_a_jobs_page_moves_with_its_row_and_ends_with_it(
     expect(status).to_contain_text("Running on host:1")
     expect(said).to_have_text("Running")
     expect(page).to_have_title(re.compile("^Running: echo"))
-    lifecycle.finish([lifecycle.succeeded(claim, 1)])
+    lifecycle.finish([outcomes.succeeded(claim, 1)])
     expect(status).to_contain_text("Succeeded after")
     expect(said).to_have_text("Succeeded")
 
@@ -230,7 +230,7 @@ def test_what_is_open_focused_or_selected_stays_so_when_the_page_moves(
 
     page.locator("#traceback-text-1").dblclick()
     selected = page.evaluate("document.getSelection().toString()")
-    lifecycle.finish([lifecycle.succeeded(claim, 1)])
+    lifecycle.finish([outcomes.succeeded(claim, 1)])
 
     expect(page.locator("[data-part=status]")).to_contain_text("Succeeded")
     assert page.evaluate("document.getSelection().toString()") == selected != ""
@@ -347,7 +347,7 @@ def everything(make_job: MakeJob, worker_row: Worker, root: User) -> dict[str, s
     failed = make_job("tests.sample.tasks.fail", "no", max_attempts=2)
     failed_twice(failed, worker_row)
     done = make_job(ECHO, {"key": ["x" * 50] * 40})
-    lifecycle.finish([lifecycle.succeeded(claimed(done, worker_row), ["y" * 2000])])
+    lifecycle.finish([outcomes.succeeded(claimed(done, worker_row), ["y" * 2000])])
     later = make_job(ECHO, 1, run_after=timezone.now() + timedelta(days=3))
     cancelled = make_job(ECHO, 1, queue="q" * 64)
     lifecycle.cancel([cancelled.pk])
@@ -459,7 +459,7 @@ def test_a_hostile_job_runs_no_script(
     person.page.goto(job.get_absolute_url())
 
     claim = claimed(job, worker_row)
-    lifecycle.finish([lifecycle.failed(claim, evil, evil, evil)])
+    lifecycle.finish([outcomes.failed(claim, evil, evil, evil)])
 
     expect(person.page.locator("[data-part=status]")).to_contain_text("retried")
     expect(person.page.locator("[data-part=attempts] img")).to_have_count(0)

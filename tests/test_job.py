@@ -20,8 +20,9 @@ from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
 from jobs import signals, values
+from jobs.enqueue import BLOCK, CHUNK
 from jobs.errors import InvalidJob
-from jobs.models import BLOCK, CHUNK, Job, Queue
+from jobs.models import Job, Queue
 from jobs.statuses import Phase, Status
 from jobs.tasks import simulate_work
 from jobs.uuid7 import uuid7

@@ -11,9 +11,10 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from jobs import lifecycle
-from jobs.lifecycle import Claim
+from jobs import lifecycle, outcomes
 from jobs.models import Attempt, Job, Worker
+from jobs.outcomes import Claim
+from jobs.statuses import Ending
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
@@ -24,8 +25,8 @@ def claim_one(job: Job, worker: Worker) -> Claim:
     return claim
 
 
-def failure(claim: Claim) -> lifecycle.Outcome:
-    return lifecycle.failed(claim, "builtins.ValueError", "bad luck", "Traceback …")
+def failure(claim: Claim) -> outcomes.Outcome:
+    return outcomes.failed(claim, "builtins.ValueError", "bad luck", "Traceback …")
 
 
 def test_a_claimed_job_is_running_under_its_workers_name(
@@ -105,7 +106,7 @@ def test_rows_are_found_by_their_keys_whatever_the_statistics_say(
     before = read_rows()
 
     claims = lifecycle.claim(ids[:256], worker_row.id)
-    outcomes = [lifecycle.succeeded(claim, {"text": 'a "\\" b'}) for claim in claims]
+    outcomes = [outcomes.succeeded(claim, {"text": 'a "\\" b'}) for claim in claims]
     assert len(lifecycle.finish(outcomes)) == 256
 
     assert read_rows() == before
@@ -125,7 +126,7 @@ def test_a_result_is_read_as_it_was_returned(
 ) -> None:
     job = make_job()
 
-    lifecycle.finish([lifecycle.succeeded(claim_one(job, worker_row), result)])
+    lifecycle.finish([outcomes.succeeded(claim_one(job, worker_row), result)])
 
     job.refresh_from_db()
     assert (job.status, job.result, job.worker_id) == ("succeeded", result, None)
@@ -147,7 +148,7 @@ def test_a_failure_with_attempts_left_is_queued_for_later(
     assert (job.status, job.failures, job.published_at) == ("queued", 1, None)
     assert job.run_after >= attempt.finished_at
     assert job.error == "ValueError: bad luck"
-    assert attempt.outcome == Attempt.Outcome.FAILED
+    assert attempt.outcome == Ending.FAILED
     assert attempt.worker_id == worker_row.id
     assert attempt.exception == "builtins.ValueError"
     assert attempt.traceback == "Traceback …"
@@ -171,9 +172,9 @@ def test_a_job_whose_process_died_three_times_is_failed(
     job = make_job()
 
     statuses = []
-    for _ in range(lifecycle.MAX_LOSSES):
+    for _ in range(outcomes.MAX_LOSSES):
         claim = claim_one(job, worker_row)
-        lifecycle.finish([lifecycle.lost(claim, "killed by SIGSEGV")])
+        lifecycle.finish([outcomes.lost(claim, "killed by SIGSEGV")])
         job.refresh_from_db()
         statuses.append(job.status)
 
@@ -188,7 +189,7 @@ def test_a_released_job_is_queued_at_once_and_not_to_blame(
 ) -> None:
     job = make_job()
 
-    lifecycle.finish([lifecycle.released(claim_one(job, worker_row))])
+    lifecycle.finish([outcomes.released(claim_one(job, worker_row))])
 
     job.refresh_from_db()
     assert (job.status, job.failures, job.losses) == ("queued", 0, 0)
@@ -198,14 +199,14 @@ def test_a_released_job_is_queued_at_once_and_not_to_blame(
 def test_a_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) -> None:
     job = make_job()
     stale = claim_one(job, worker_row)
-    lifecycle.finish([lifecycle.released(stale)])
+    lifecycle.finish([outcomes.released(stale)])
     current = claim_one(job, worker_row)
 
-    assert lifecycle.finish([lifecycle.succeeded(stale, "from the dead")]) == set()
+    assert lifecycle.finish([outcomes.succeeded(stale, "from the dead")]) == set()
 
     job.refresh_from_db()
     assert (job.status, job.result) == ("running", None)
-    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {str(job.id)}
+    assert lifecycle.finish([outcomes.succeeded(current, "alive")]) == {str(job.id)}
 
 
 def test_an_attempt_of_the_same_number_is_told_by_its_worker(
@@ -221,19 +222,19 @@ def test_an_attempt_of_the_same_number_is_told_by_its_worker(
     current = claim_one(job, other)
     assert current.attempt == forgotten.attempt
 
-    assert lifecycle.finish([lifecycle.succeeded(forgotten, "in vain")]) == set()
-    assert lifecycle.finish([lifecycle.lost(forgotten, "in vain")]) == set()
+    assert lifecycle.finish([outcomes.succeeded(forgotten, "in vain")]) == set()
+    assert lifecycle.finish([outcomes.lost(forgotten, "in vain")]) == set()
 
-    assert lifecycle.finish([lifecycle.succeeded(current, "alive")]) == {str(job.id)}
+    assert lifecycle.finish([outcomes.succeeded(current, "alive")]) == {str(job.id)}
 
 
 def test_an_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
     """An atomic job's own process has committed it, and is lost before it says so."""
     job = make_job()
     claim = claim_one(job, worker_row)
-    lifecycle.finish([lifecycle.succeeded(claim, "done")])
+    lifecycle.finish([outcomes.succeeded(claim, "done")])
 
-    assert lifecycle.finish([lifecycle.lost(claim, "killed by SIGKILL")]) == set()
+    assert lifecycle.finish([outcomes.lost(claim, "killed by SIGKILL")]) == set()
 
     job.refresh_from_db()
     assert (job.status, job.result, job.losses) == ("succeeded", "done", 0)
@@ -248,18 +249,18 @@ def test_many_outcomes_are_recorded_together(
 
     changed = lifecycle.finish(
         [
-            lifecycle.succeeded(good, 1),
+            outcomes.succeeded(good, 1),
             failure(bad),
-            lifecycle.lost(dead, "killed by SIGKILL"),
-            lifecycle.released(freed),
+            outcomes.lost(dead, "killed by SIGKILL"),
+            outcomes.released(freed),
         ]
     )
 
     assert changed == {str(job.id) for job in jobs}
     statuses = [Job.objects.get(pk=job.pk).status for job in jobs]
     assert statuses == ["succeeded", "queued", "queued", "queued"]
-    outcomes = Attempt.objects.order_by("job_id").values_list("outcome", flat=True)
-    assert list(outcomes) == ["failed", "lost", "released"]
+    recorded = Attempt.objects.order_by("job_id").values_list("outcome", flat=True)
+    assert list(recorded) == ["failed", "lost", "released"]
 
 
 def test_cancelling_ends_what_waits_at_once_and_marks_what_runs(
@@ -296,7 +297,7 @@ def test_what_succeeded_or_still_waits_is_not_retried(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     done, waiting = make_job(), make_job()
-    lifecycle.finish([lifecycle.succeeded(claim_one(done, worker_row), None)])
+    lifecycle.finish([outcomes.succeeded(claim_one(done, worker_row), None)])
 
     assert lifecycle.retry([done.id, waiting.id]) == 0
 

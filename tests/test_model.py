@@ -32,10 +32,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs import lifecycle
-from jobs.lifecycle import MAX_INTERRUPTIONS, MAX_LOSSES, Claim, Outcome
+from jobs import lifecycle, outcomes
 from jobs.maintenance import pruner, rescuer
 from jobs.models import Attempt, Job, Worker
+from jobs.outcomes import MAX_INTERRUPTIONS, MAX_LOSSES, Claim, Outcome
 from jobs.statuses import ARROWS, FINISHED, RETRYABLE, Status
 from jobs.worker.lease import Lease
 
@@ -66,48 +66,48 @@ def _unless_spent(spent: bool) -> Status:
 
 ENDINGS = {
     "succeeded": Ending(
-        lambda claim: lifecycle.succeeded(claim, {"ok": True}),
+        lambda claim: outcomes.succeeded(claim, {"ok": True}),
         lambda row: Status.SUCCEEDED,
     ),
     "failed": Ending(
-        lambda claim: lifecycle.failed(claim, "E", "bad luck", "", delay=LATER),
+        lambda claim: outcomes.failed(claim, "E", "bad luck", "", delay=LATER),
         lambda row: _unless_spent(row.failures + 1 >= row.max_attempts),
         counted="failures",
         later=True,
         recorded="failed",
     ),
     "failed for good": Ending(
-        lambda claim: lifecycle.failed(claim, "E", "hopeless", "", final=True),
+        lambda claim: outcomes.failed(claim, "E", "hopeless", "", final=True),
         lambda row: Status.FAILED,
         counted="failures",
         recorded="failed",
     ),
     "lost": Ending(
-        lambda claim: lifecycle.lost(claim, "killed"),
+        lambda claim: outcomes.lost(claim, "killed"),
         lambda row: _unless_spent(row.losses + 1 >= MAX_LOSSES),
         counted="losses",
         recorded="lost",
     ),
     "snoozed": Ending(
-        lambda claim: lifecycle.snoozed(claim, "later", LATER),
+        lambda claim: outcomes.snoozed(claim, "later", LATER),
         lambda row: Status.QUEUED,
         later=True,
         recorded="snoozed",
     ),
     "called off": Ending(
-        lambda claim: lifecycle.called_off(claim, "never mind"),
+        lambda claim: outcomes.cancelled(claim, "never mind"),
         lambda row: Status.CANCELLED,
         recorded="cancelled",
     ),
     "released": Ending(
-        lifecycle.released,
+        outcomes.released,
         lambda row: Status.QUEUED,
         recorded="released",
     ),
     # Its budget is the one that two statuses share: see `ending_of`.
     "interrupted": Ending(
         # Its delay is random, so it says one that is not.
-        lambda claim: lifecycle.interrupted(claim, "E", "no", "")._replace(delay=LATER),
+        lambda claim: outcomes.interrupted(claim, "E", "no", "")._replace(delay=LATER),
         lambda row: Status.QUEUED,
         counted="interruptions",
         later=True,
@@ -417,7 +417,7 @@ class Lives(RuleBasedStateMachine):
         def complete() -> bool:
             client.transaction = transaction.atomic()
             client.transaction.__enter__()
-            return bool(lifecycle.finish([lifecycle.succeeded(claim, None)]))
+            return bool(lifecycle.finish([outcomes.succeeded(claim, None)]))
 
         assert client.do(complete) == owned, "the fence"
         client.completing = claim

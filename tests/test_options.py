@@ -11,10 +11,11 @@ import psutil
 import pytest
 from django.core.management import call_command
 
-from jobs import InvalidJob, Snooze, discovery, lifecycle, task
+from jobs import InvalidJob, Snooze, discovery, lifecycle, outcomes, task
 from jobs.forms import JobForm
-from jobs.models import Attempt, Job, Queue, Worker
+from jobs.models import Job, Queue, Worker
 from jobs.options import JobTask
+from jobs.statuses import Ending
 from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
 from tests.sample.tasks import with_defaults
 
@@ -90,14 +91,14 @@ def test_what_the_database_interrupts_too_often_fails(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
-    for _ in range(lifecycle.MAX_INTERRUPTIONS + 1):
+    for _ in range(outcomes.MAX_INTERRUPTIONS + 1):
         Job.objects.update(run_after=job.created_at - timedelta(minutes=1))
         (claim,) = lifecycle.claim([job.id], worker_row.id)
-        lifecycle.finish([lifecycle.interrupted(claim, "E", "deadlock", "")])
+        lifecycle.finish([outcomes.interrupted(claim, "E", "deadlock", "")])
 
     job.refresh_from_db()
     assert (job.status, job.failures) == ("failed", 1)
-    assert job.interruptions == lifecycle.MAX_INTERRUPTIONS
+    assert job.interruptions == outcomes.MAX_INTERRUPTIONS
 
 
 def test_a_snooze_says_for_how_long() -> None:
@@ -135,7 +136,7 @@ class TestRunning:
         ends_as(job, "succeeded")
 
         assert (job.result, job.failures) == ("awake", 0)
-        assert job.attempts.get().outcome == Attempt.Outcome.SNOOZED
+        assert job.attempts.get().outcome == Ending.SNOOZED
 
     def test_a_task_may_call_itself_off(self, site: Site, make_job: MakeJob) -> None:
         site.worker()
@@ -152,7 +153,7 @@ class TestRunning:
         ends_as(job, "succeeded")
 
         assert (job.failures, job.interruptions) == (0, 1)
-        assert job.attempts.get().outcome == Attempt.Outcome.INTERRUPTED
+        assert job.attempts.get().outcome == Ending.INTERRUPTED
 
 
 @pytest.mark.usefixtures("transport")

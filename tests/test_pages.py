@@ -17,9 +17,9 @@ from django.utils import timezone
 from django.utils.html import escape
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from jobs import lifecycle, urls, views
+from jobs import lifecycle, outcomes, urls, views
 from jobs.models import Attempt, Job, Queue, Worker
-from jobs.statuses import Phase, Status
+from jobs.statuses import Ending, Phase, Status
 from jobs.templatetags.jobs import clock, length
 from tests.conftest import MakeJob
 
@@ -61,7 +61,7 @@ def viewer(db: None) -> Client:
     return signed_in("view_job")
 
 
-def claimed(job: Job, worker: Worker) -> lifecycle.Claim:
+def claimed(job: Job, worker: Worker) -> outcomes.Claim:
     (claim,) = lifecycle.claim([job.pk], worker.pk)
     return claim
 
@@ -255,7 +255,7 @@ def test_a_job_to_be_retried_says_when_and_after_what(
 ) -> None:
     job = make_job(FAIL, max_attempts=5)
     claim = claimed(job, worker_row)
-    lifecycle.finish([lifecycle.failed(claim, "builtins.ValueError", "bad luck", "")])
+    lifecycle.finish([outcomes.failed(claim, "builtins.ValueError", "bad luck", "")])
     Job.objects.update(run_after=timezone.now() + timedelta(seconds=59.9))
 
     text = page(viewer, job)
@@ -269,7 +269,7 @@ def test_a_job_that_succeeded_says_after_how_long_and_shows_its_result(
     job = make_job()
     claim = claimed(job, worker_row)
     Job.objects.update(started_at=F("started_at") - timedelta(seconds=5))
-    lifecycle.finish([lifecycle.succeeded(claim, {"answer": "é"})])
+    lifecycle.finish([outcomes.succeeded(claim, {"answer": "é"})])
 
     text = page(viewer, job)
 
@@ -283,7 +283,7 @@ def test_a_job_that_failed_says_why_and_shows_every_attempt_newest_first(
     job = make_job(FAIL, max_attempts=2)
     for trace in ("first trace", "second trace"):
         claim = claimed(job, worker_row)
-        lifecycle.finish([lifecycle.failed(claim, "builtins.OSError", "no way", trace)])
+        lifecycle.finish([outcomes.failed(claim, "builtins.OSError", "no way", trace)])
         Job.objects.filter(status=Status.QUEUED).update(
             run_after=timezone.now() - timedelta(seconds=1)
         )
@@ -312,14 +312,14 @@ def test_a_running_job_that_is_cancelled_says_so_and_then_how_it_ended(
 
     assert "Cancelling: it is told to end on host:1" in page(viewer, job)
 
-    lifecycle.finish([lifecycle.called_off(claim, "it was cancelled while it ran")])
+    lifecycle.finish([outcomes.cancelled(claim, "it was cancelled while it ran")])
 
     assert re.search(
         r"Cancelled at \d{4}-.*: it was cancelled while it ran", page(viewer, job)
     )
 
 
-@pytest.mark.parametrize("outcome", Attempt.Outcome.values)
+@pytest.mark.parametrize("outcome", Ending.values)
 def test_every_outcome_of_an_attempt_can_be_shown(
     make_job: MakeJob, viewer: Client, outcome: str
 ) -> None:
@@ -327,7 +327,7 @@ def test_every_outcome_of_an_attempt_can_be_shown(
     now = timezone.now()
     job.attempts.create(number=1, started_at=now, finished_at=now, outcome=outcome)
 
-    assert str(Attempt.Outcome(outcome).label) in page(viewer, job)
+    assert str(Ending(outcome).label) in page(viewer, job)
 
 
 def test_the_timeline_names_the_person_who_created_the_job(
@@ -418,9 +418,9 @@ def test_whatever_a_task_says_stays_text(
     job = make_job("tests.sample.tasks.echo", evil, kwargs={}, max_attempts=2)
     Worker.objects.update(host=evil)
     claim = claimed(job, worker_row)
-    lifecycle.finish([lifecycle.failed(claim, evil, evil, evil)])
+    lifecycle.finish([outcomes.failed(claim, evil, evil, evil)])
     Job.objects.update(run_after=timezone.now() - timedelta(seconds=1))
-    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), {evil: evil})])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), {evil: evil})])
     # Past every check, as a broken or hostile writer would.
     Job.objects.update(queue=evil[:64], error=evil, task=f"x.{evil}")
     plain_page = viewer.get(make_job().get_absolute_url()).content.decode()
@@ -598,13 +598,13 @@ def test_every_step_of_a_job_is_a_change(
     look()
     claim = claimed(job, worker_row)
     look()
-    lifecycle.finish([lifecycle.failed(claim, "ValueError", "", "")])
+    lifecycle.finish([outcomes.failed(claim, "ValueError", "", "")])
     look()
     Job.objects.update(run_after=timezone.now() - timedelta(seconds=1))
     look()
     claim = claimed(job, worker_row)
     look()
-    lifecycle.finish([lifecycle.succeeded(claim, None)])
+    lifecycle.finish([outcomes.succeeded(claim, None)])
     look()
     assert len(set(seen)) == len(seen)
 
@@ -615,7 +615,7 @@ def test_polling_ends_with_the_job(
     job = make_job()
     before = poll(viewer, job.get_absolute_url()).content
 
-    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), 1)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), 1)])
 
     assert b"data-poll" in before
     assert b"data-poll" not in poll(viewer, job.get_absolute_url()).content

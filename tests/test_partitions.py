@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from jobs import lifecycle
+from jobs import lifecycle, outcomes
 from jobs.maintenance import pruner
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import Status
@@ -72,7 +72,7 @@ def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
 ) -> None:
     jobs = [saved(), saved(NEXT_WEEK)]
 
-    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), 1) for job in jobs])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), 1) for job in jobs])
 
     assert set(Job.objects.values_list("status", flat=True)) == {"succeeded"}
     for address in ("/jobs/", "/admin/jobs/job/", f"/jobs/{jobs[1].id}/"):
@@ -83,7 +83,7 @@ def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
 
 def test_a_week_is_dropped_with_its_attempts(worker_row: Worker) -> None:
     claim = claimed(saved(NEXT_WEEK), worker_row)
-    lifecycle.finish([lifecycle.failed(claim, "E", "", "", final=True)])
+    lifecycle.finish([outcomes.failed(claim, "E", "", "", final=True)])
     assert Attempt.objects.count() == 1
 
     dropped = drop_weeks()

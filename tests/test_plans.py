@@ -16,11 +16,13 @@ from django.utils import timezone
 from psycopg.pq import TransactionStatus
 
 from devtools.proxy import Proxy, other_session
-from jobs import lifecycle, plans
+from jobs import lifecycle, outcomes
 from jobs.errors import Fenced
-from jobs.lifecycle import Claim
 from jobs.models import Attempt, Job, Queue, Worker
-from jobs.plans import Plan
+from jobs.outcomes import Claim
+from jobs.sql import prepared
+from jobs.sql.prepared import Plan
+from jobs.statuses import Ending
 from jobs.worker import executor
 from jobs.worker.execution import Execution
 from tests.conftest import MakeJob, claimed
@@ -39,10 +41,10 @@ def new_session() -> Iterator[None]:
 
 
 def run(job: Job, worker: Worker) -> None:
-    assert lifecycle.finish([lifecycle.succeeded(claimed(job, worker), None)])
+    assert lifecycle.finish([outcomes.succeeded(claimed(job, worker), None)])
 
 
-def prepared(among: Any = connection) -> dict[str, int]:
+def prepared_statements(among: Any = connection) -> dict[str, int]:
     """The statements of which the session keeps plans, and how often each was used again."""
     with among.cursor() as cursor:
         cursor.execute("SELECT statement, generic_plans FROM pg_prepared_statements")
@@ -66,20 +68,20 @@ def test_a_save_a_claim_and_an_end_are_planned_once(
         run(make_job(), worker_row)
         Worker.objects.get()  # is not ours to keep
 
-    [save] = [each for each in prepared() if "INSERT INTO jobs_job" in each]
-    [claim] = [each for each in prepared() if "status = 'running'" in each]
-    [end] = [each for each in prepared() if "status = 'succeeded'" in each]
-    assert prepared().keys() == {save, claim, end}
-    assert all(uses > 10 for uses in prepared().values())
+    [save] = [each for each in prepared_statements() if "INSERT INTO jobs_job" in each]
+    [claim] = [each for each in prepared_statements() if "status = 'running'" in each]
+    [end] = [each for each in prepared_statements() if "status = 'succeeded'" in each]
+    assert prepared_statements().keys() == {save, claim, end}
+    assert all(uses > 10 for uses in prepared_statements().values())
 
 
 def test_a_session_that_saves_now_and_then_is_asked_nothing_more(
     make_job: MakeJob,
 ) -> None:
-    for _ in range(plans.LEAST_USES - 1):
+    for _ in range(prepared.LEAST_USES - 1):
         make_job()
 
-    assert not prepared()
+    assert not prepared_statements()
 
 
 def test_what_else_is_asked_is_not_held_on_to(make_job: MakeJob) -> None:
@@ -91,7 +93,7 @@ def test_what_else_is_asked_is_not_held_on_to(make_job: MakeJob) -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert prepared()
+    assert prepared_statements()
     assert held < 20 * MIB
 
 
@@ -152,7 +154,7 @@ def test_a_plan_for_an_empty_table_is_not_kept_until_it_is_large(
         run(make_job(), worker_row)
     Job.objects.enqueue_many(Job(task="tests.sample.tasks.echo") for _ in range(5000))
     job = make_job()
-    monkeypatch.setattr(plans, "WHILE_SECONDS", 0.0 if renewed else math.inf)
+    monkeypatch.setattr(prepared, "WHILE_SECONDS", 0.0 if renewed else math.inf)
 
     with transaction.atomic():
         before = scans_of_the_table()
@@ -172,9 +174,9 @@ def test_ends_of_many_find_each_row_by_its_key(
     if analyzed:
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE jobs_job")
-    outcomes = [lifecycle.succeeded(claim, None) for claim in claims[:300]]
+    ended = [outcomes.succeeded(claim, None) for claim in claims[:300]]
     with CaptureQueriesContext(connection) as queries, transaction.atomic():
-        assert len(lifecycle.finish(outcomes)) == 300
+        assert len(lifecycle.finish(ended)) == 300
         transaction.set_rollback(True)
     [statement] = [each["sql"] for each in queries if "UPDATE" in each["sql"]]
 
@@ -192,9 +194,9 @@ class TestCompleting:
 
     @pytest.fixture(autouse=True)
     def planned(self, make_job: MakeJob, worker_row: Worker) -> None:
-        for _ in range(plans.LEAST_USES):
+        for _ in range(prepared.LEAST_USES):
             complete(claimed(make_job(), worker_row), None)
-        assert any("WITH changed" in each for each in prepared())
+        assert any("WITH changed" in each for each in prepared_statements())
         Queue.objects.filter(name="made").delete()
 
     def test_it_is_committed_with_what_the_function_wrote(
@@ -256,7 +258,7 @@ class TestCompleting:
                 worker=worker_row,
                 started_at=timezone.now(),
                 finished_at=timezone.now(),
-                outcome=Attempt.Outcome.FAILED,
+                outcome=Ending.FAILED,
             )
             lifecycle.complete(claim, None)
 
@@ -343,10 +345,10 @@ def test_nothing_is_kept_in_a_session_that_a_pooler_may_lend(is_pooler: bool) ->
         through.settings_dict |= {"HOST": "127.0.0.1", "PORT": proxy.port}
         through.settings_dict["OPTIONS"]["sslmode"] = "disable"
 
-        cursors = [plans.cursor(through, Plan.FOR_GOOD) for _ in range(10)]
+        cursors = [prepared.cursor(through, Plan.FOR_GOOD) for _ in range(10)]
         for number, cursor in enumerate(filter(None, cursors)):
             cursor.execute("SELECT %s::integer", [number], prepare=True)
             assert cursor.fetchone() == (number,)
 
-        assert len(prepared(through)) == (not is_pooler)
+        assert len(prepared_statements(through)) == (not is_pooler)
         through.close()

@@ -18,6 +18,7 @@ from devtools.chaos.evidence import Evidence
 from devtools.chaos.models import Account, Entry
 from jobs import Cancel, Job, JobContext, Retry, task
 from jobs.models import Attempt
+from jobs.statuses import Ending
 
 MODULE = __name__
 
@@ -75,7 +76,7 @@ def flaky(context: JobContext) -> dict[str, int]:
     """Raise twice, then succeed."""
     with noted(context) as attempt:
         failures = Attempt.objects.filter(
-            job_id=context.execution.claim.job_id, outcome=Attempt.Outcome.FAILED
+            job_id=context.execution.claim.job_id, outcome=Ending.FAILED
         )
         if failures.count() < 2:
             raise Retry(f"signed {attempt}", after=0.2)

@@ -9,9 +9,9 @@ import logging
 from django.db import connections, router, transaction
 from django.db.models.functions import Now
 
-from jobs import crashpoints, lifecycle
-from jobs.lifecycle import Claim
+from jobs import crashpoints, lifecycle, outcomes
 from jobs.models import Job
+from jobs.outcomes import Claim
 from jobs.statuses import Status
 
 logger = logging.getLogger("jobs.rescuer")
@@ -56,7 +56,7 @@ def _rescue_batch() -> int:
             if job.worker_id is not None
         ]
         lost = [
-            lifecycle.lost(claim, "its worker died or was cut off") for claim in claims
+            outcomes.lost(claim, "its worker died or was cut off") for claim in claims
         ]
         rescued = len(lifecycle.finish(lost))
         if rescued:

@@ -30,7 +30,7 @@ from django.db.models.functions import Cast, Now
 from jobs import backoff, conf, crashpoints, sql, transports
 from jobs.errors import TransportError
 from jobs.models import Job, JobQuerySet, Queue
-from jobs.plans import Plan
+from jobs.sql.prepared import Plan
 from jobs.statuses import Status
 from jobs.transports.base import Hint, Publisher
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from django.db import connections
 
-from jobs import backoff, conf, plans
+from jobs import backoff, conf
+from jobs.sql import prepared
 
 logger = logging.getLogger("jobs.worker")
 
@@ -106,7 +107,7 @@ class Watcher:
         connection.settings_dict["OPTIONS"] = KEEPALIVES | options
         connection.connect()
         session = connection.connection
-        if not plans.is_direct(session):
+        if not prepared.is_direct(session):
             # A pooler. It may lend the session that listens to somebody else.
             logger.info(
                 "a pooler is between us and PostgreSQL: NOTIFY is not listened to"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs import crashpoints, relay
-from jobs.lifecycle import Claim
+from jobs.outcomes import Claim
 from jobs.worker import executor
 from jobs.worker.execution import Execution
 from jobs.worker.forkserver import ProgressBoard

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from jobs import crashpoints, lifecycle, sql
-from jobs.lifecycle import Claim
 from jobs.models import Job
+from jobs.outcomes import Claim
 from jobs.transports.base import Consumer, Delivery
 
 logger = logging.getLogger("jobs.worker")

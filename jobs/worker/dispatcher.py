@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from jobs import crashpoints, lifecycle
-from jobs.lifecycle import Claim, Outcome
+from jobs import crashpoints, outcomes
+from jobs.outcomes import Claim, Outcome
 from jobs.worker.fleet import HELD_UP_SECONDS, ChildHandle
 from jobs.worker.prefetch import UNKNOWN_SECONDS, Prefetch
 
@@ -89,7 +89,7 @@ class Dispatcher:
         for claim in claims:
             if claim.losses and spare <= 0:
                 self.pace.stumble(UNKNOWN_SECONDS)
-                refused.append(lifecycle.released(claim, NOT_BEGUN))
+                refused.append(outcomes.released(claim, NOT_BEGUN))
             else:
                 spare -= claim.losses > 0
                 self._waiting.append((until, claim))
@@ -138,7 +138,7 @@ class Dispatcher:
             if until > now and claim.worker == worker:
                 self._waiting.append((until, claim))
             else:
-                gone.append(lifecycle.released(claim, NOT_BEGUN))
+                gone.append(outcomes.released(claim, NOT_BEGUN))
         return gone
 
     def moments(self) -> Iterator[float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs import crashpoints, lifecycle, values
 from jobs.errors import Cancel, Fenced, TimeLimit
-from jobs.lifecycle import Claim
+from jobs.outcomes import Claim
 
 #: Wakes a main thread that sleeps in a system call. Unlike others it is ignored by programs
 #: that do not know it, and tasks hardly ever use it.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from jobs.lifecycle import Claim
+from jobs.outcomes import Claim
 from jobs.worker import child
 
 #: How long a function may take to end once it was told to, in seconds. Then it is killed.

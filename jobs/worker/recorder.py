@@ -15,7 +15,7 @@ from typing import NamedTuple
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
 from jobs import crashpoints, lifecycle, sql
-from jobs.lifecycle import Outcome
+from jobs.outcomes import Outcome, failed
 
 logger = logging.getLogger("jobs.worker")
 
@@ -195,7 +195,7 @@ class Recorder:
                 )
                 changed |= lifecycle.finish(
                     [
-                        lifecycle.failed(
+                        failed(
                             outcome.claim,
                             exception=f"{type(error).__module__}.{type(error).__name__}",
                             message="the database refused to store how this job ended",

@@ -26,12 +26,21 @@ from django.db import (
     router,
 )
 
-from jobs import backoff, conf, crashpoints, exitcodes, lifecycle, relay, transports
-from jobs.lifecycle import Claim, Outcome
+from jobs import (
+    backoff,
+    conf,
+    crashpoints,
+    exitcodes,
+    lifecycle,
+    outcomes,
+    relay,
+    transports,
+)
 from jobs.models import Job, JobQuerySet, Queue
+from jobs.outcomes import Claim, Outcome
 from jobs.relay import Relay
 from jobs.statuses import Status
-from jobs.worker import child, executor, outcomes
+from jobs.worker import child, endings, executor
 from jobs.worker.child import Limits
 from jobs.worker.claimer import Claimer
 from jobs.worker.dispatcher import NOT_BEGUN, Dispatcher
@@ -235,7 +244,7 @@ class Supervisor:
         known = {claim.job_id for claim in self._dealer.held()}
         known |= {outcome.claim.job_id for outcome in self._recorder.held()}
         forgotten = [
-            lifecycle.released(
+            outcomes.released(
                 Claim(
                     job_id=str(job.pk),
                     worker=self._lease.worker_id,
@@ -424,7 +433,7 @@ class Supervisor:
         elif ending == executor.FENCED:
             self._fenced.append(claim.job_id)
         else:
-            self._ended.append(outcomes.of_report(claim, ending, details))
+            self._ended.append(endings.of_report(claim, ending, details))
 
     def _bury(self, ended: Exited) -> None:
         """A child has died: its last reports count, what it still ran is lost."""
@@ -448,15 +457,15 @@ class Supervisor:
         now = time.monotonic()
         for running in dead.running.values():
             if running.number > ended.begun:
-                outcome = lifecycle.released(running.claim, NOT_BEGUN)
+                outcome = outcomes.released(running.claim, NOT_BEGUN)
             elif running.number not in ended.at:
-                outcome = lifecycle.released(running.claim, f"{how} before it reported")
+                outcome = outcomes.released(running.claim, f"{how} before it reported")
             elif not dead.killed:
-                outcome = lifecycle.lost(running.claim, how)
+                outcome = outcomes.lost(running.claim, how)
             elif now >= running.kill_at:
-                outcome = outcomes.of_killed(running)
+                outcome = endings.of_killed(running)
             else:
-                outcome = lifecycle.released(running.claim)
+                outcome = outcomes.released(running.claim)
             self._ended.append(outcome)
 
     # The end.

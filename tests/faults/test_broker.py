@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from devtools import services
 from devtools.proxy import Proxy
-from jobs import lifecycle, relay, transports
+from jobs import lifecycle, outcomes, relay, transports
 from jobs.models import Job, Worker
 from jobs.relay import thread
 from jobs.transports import rabbitmq
@@ -83,7 +83,7 @@ def claims(claiming: Claimer, worker: Worker, count: int) -> set[Any]:
 
 
 def succeed(job: Job, worker: Worker) -> None:
-    lifecycle.finish([lifecycle.succeeded(claimed(job, worker), None)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker), None)])
 
 
 # A queue that is sick
@@ -508,8 +508,8 @@ def test_b16_late_hints_and_hints_out_of_order_are_harmless(
     assert claims(claiming, worker_row, 1) == {str(old.id)}
     lifecycle.finish(
         [
-            lifecycle.succeeded(claim, None)
-            for claim in [lifecycle.Claim(**claim_of(old, worker_row))]
+            outcomes.succeeded(claim, None)
+            for claim in [outcomes.Claim(**claim_of(old, worker_row))]
         ]
     )
     claiming.settle([str(old.id)])

@@ -25,7 +25,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from devtools.proxy import Proxy
-from jobs import conf, crashpoints, lifecycle
+from jobs import conf, crashpoints, lifecycle, outcomes
 from jobs.models import Job, Queue, Worker
 from jobs.statuses import FINISHED, Status
 from tests.conftest import (
@@ -181,7 +181,7 @@ def no_publishing_here(broker: Broker, settings: Settings) -> None:
 def finished_long_ago(jobs: list[Job]) -> None:
     soon = timezone.now() + timedelta(minutes=1)
     claims = lifecycle.claim([job.pk for job in jobs], somebody(soon).pk)
-    lifecycle.finish([lifecycle.succeeded(claim, None) for claim in claims])
+    lifecycle.finish([outcomes.succeeded(claim, None) for claim in claims])
     # Those that were claimed: a relay that marks a row just now has it locked.
     Job.objects.filter(pk__in=[claim.job_id for claim in claims]).update(
         finished_at=LONG_AGO

@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from jobs import backoff, discovery, lifecycle, task, values
+from jobs import backoff, discovery, lifecycle, outcomes, task, values
 from jobs.errors import ConfigurationError, InvalidJob
 from jobs.models import Job, Worker
 from tests.conftest import MakeJob, Site, ends_as
@@ -57,7 +57,7 @@ def there_and_back(value: Any, worker: Worker) -> Any:
     (argument,) = json.loads(claims[str(one.pk)].args)
     assert json.loads(claims[str(many)].kwargs) == {"value": argument}
 
-    lifecycle.finish([lifecycle.succeeded(claims[str(one.pk)], argument)])
+    lifecycle.finish([outcomes.succeeded(claims[str(one.pk)], argument)])
 
     one.refresh_from_db()
     assert one.args == [one.result]
@@ -129,7 +129,7 @@ def test_p6_a_thousand_failures_wait_no_longer_than_ten(
     Job.objects.filter(pk=job.pk).update(failures=values.MAX_ATTEMPTS - 2)
     (claim,) = lifecycle.claim([job.pk], worker_row.pk)
 
-    lifecycle.finish([lifecycle.failed(claim, "E", "again", "")])
+    lifecycle.finish([outcomes.failed(claim, "E", "again", "")])
 
     job.refresh_from_db()
     longest = timedelta(seconds=backoff.LONGEST_RETRY)
@@ -264,7 +264,7 @@ def test_v8_the_name_of_an_exception_is_cut_to_its_column(
     job = make_job(max_attempts=1)
     (claim,) = lifecycle.claim([job.pk], worker_row.pk)
 
-    lifecycle.finish([lifecycle.failed(claim, "x" * 1000, "long", "")])
+    lifecycle.finish([outcomes.failed(claim, "x" * 1000, "long", "")])
 
     assert job.attempts.get().exception == "x" * 255
 

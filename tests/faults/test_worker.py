@@ -18,7 +18,7 @@ from django.contrib.auth.models import Group
 from pytest_django import Settings
 
 from devtools.proxy import Proxy
-from jobs import lifecycle
+from jobs import lifecycle, outcomes
 from jobs.maintenance import rescuer
 from jobs.models import Job, Worker
 from jobs.worker.lease import Lease
@@ -270,7 +270,7 @@ def test_w26_no_clock_of_a_worker_is_asked(
     monkeypatch.setattr("time.time", wrong)
     monkeypatch.setattr("django.utils.timezone.now", wrong)
     done, lost = lifecycle.claim([job.pk for job in jobs], worker_row.pk)
-    lifecycle.finish([lifecycle.succeeded(done, None)])
+    lifecycle.finish([outcomes.succeeded(done, None)])
     assert rescuer.rescue() == 0
     Lease(seconds=10, slots=1, queues=(), trouble=str, pace=str)._renew()
     monkeypatch.undo()

@@ -19,7 +19,7 @@ from django.db.models.deletion import ProtectedError
 from django.db.models.signals import pre_delete
 from django.utils import timezone
 
-from jobs import conf, lifecycle
+from jobs import conf, lifecycle, outcomes
 from jobs.maintenance import pruner
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import FINISHED, Status
@@ -139,7 +139,7 @@ class TestPrune:
     def test_jobs_that_ended_in_one_moment_all_go(self, worker_row: Worker) -> None:
         ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(35))
         claims = lifecycle.claim(ids, worker_row.id)
-        lifecycle.finish([lifecycle.succeeded(claim, None) for claim in claims])
+        lifecycle.finish([outcomes.succeeded(claim, None) for claim in claims])
         assert Job.objects.values("finished_at").distinct().count() == 1
 
         assert prune({Status.SUCCEEDED: timedelta()}) == {"succeeded": 35}

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from jobs import lifecycle, relay, transports
+from jobs import lifecycle, outcomes, relay, transports
 from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Worker
 from jobs.relay import thread as relay_thread
@@ -68,14 +68,14 @@ class TestRescuer:
         lapse(worker_row)
         rescuer.rescue()
 
-        assert lifecycle.finish([lifecycle.succeeded(claim, "late")]) == set()
+        assert lifecycle.finish([outcomes.succeeded(claim, "late")]) == set()
         assert status_of(job) == "queued"
 
     def test_a_job_that_was_lost_too_often_is_failed_in_sight(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
-        for _ in range(lifecycle.MAX_LOSSES):
+        for _ in range(outcomes.MAX_LOSSES):
             lifecycle.claim([job.id], worker_row.id)
             lapse(worker_row)
             rescuer.rescue()

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from devtools.proxy import Proxy, other_session
-from jobs import lifecycle
+from jobs import lifecycle, outcomes
 from jobs.models import Job, Worker
 from jobs.transports import database, notifications
 from jobs.transports.database import DatabaseConsumer
@@ -81,7 +81,7 @@ def release(worker: Worker) -> None:
         for job in jobs:
             job.save()
         claims = [claimed(job, worker) for job in jobs]
-    lifecycle.finish([lifecycle.released(claim) for claim in claims])
+    lifecycle.finish([outcomes.released(claim) for claim in claims])
 
 
 def retry(worker: Worker) -> None:

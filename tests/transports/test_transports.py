@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from jobs import conf, lifecycle, transports
+from jobs import conf, lifecycle, outcomes, transports
 from jobs.models import Job, Worker
 from jobs.transports.base import Consumer
 from jobs.worker.claimer import Claimer
@@ -114,7 +114,7 @@ def test_what_was_fetched_of_a_queue_that_is_left_can_still_be_acknowledged(
     deliveries = fetch(waiting, 1)
 
     waiting.consume(["default"])
-    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), None)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), None)])
     waiting.acknowledge(deliveries)
     waiting.stop()
 
@@ -176,7 +176,7 @@ def test_what_is_acknowledged_does_not_come_again(
     job = make_job()
     first = consumer()
     deliveries = fetch(first, 1)
-    lifecycle.finish([lifecycle.succeeded(claimed(job, worker_row), None)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), None)])
 
     first.acknowledge(deliveries)
     first.stop()
@@ -270,7 +270,7 @@ def test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does(
     connection.connection.set_trace_callback(told.append)
 
     claims = eventually(lambda: claiming.claim(1, worker_row.id))
-    lifecycle.finish([lifecycle.succeeded(claims[0], None)])
+    lifecycle.finish([outcomes.succeeded(claims[0], None)])
 
     connection.connection.set_trace_callback(None)
     order = re.findall(r"synchronous = \d|SET status|COMMIT", "\n".join(told))
@@ -297,7 +297,7 @@ def test_over_a_broker_a_claim_is_one_question_and_so_is_the_end_of_a_job(
 
     with CaptureQueriesContext(connection) as asked:
         (claim,) = claiming.claim(1, worker_row.id)
-        lifecycle.finish([lifecycle.succeeded(claim, None)], patient=False)
+        lifecycle.finish([outcomes.succeeded(claim, None)], patient=False)
 
     waiting.stop()
     assert [each["sql"].split()[0] for each in asked] == ["UPDATE", "UPDATE"]

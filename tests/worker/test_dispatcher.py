@@ -16,6 +16,7 @@ import pytest
 from pytest_django import Settings
 
 from jobs.models import Attempt, Job, JobQuerySet, Queue, Worker
+from jobs.statuses import Ending
 from jobs.worker.prefetch import MOST, STEPS, UNKNOWN_SECONDS, Prefetch
 from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
 
@@ -164,7 +165,7 @@ class TestWorkers:
         ends_as(poison, "failed")
         good = [pk for pk in jobs if pk != poison.pk]
         eventually(lambda: all_succeeded(good))
-        blamed = Attempt.objects.filter(outcome=Attempt.Outcome.LOST)
+        blamed = Attempt.objects.filter(outcome=Ending.LOST)
         assert Counter(blamed.values_list("job_id", flat=True)) == {poison.pk: 3}
         assert not Job.objects.filter(pk__in=good, losses__gt=0).exists()
 
@@ -281,7 +282,7 @@ def warm_up() -> None:
 def only_what_had_not_begun_was_let_go() -> None:
     for attempt in Attempt.objects.all():
         assert (attempt.outcome, attempt.message) == (
-            Attempt.Outcome.RELEASED,
+            Ending.RELEASED,
             "it had not begun",
         )
 

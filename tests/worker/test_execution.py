@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import lifecycle
-from jobs.lifecycle import Claim, Outcome
+from jobs import lifecycle, outcomes
 from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Queue, Worker
+from jobs.outcomes import Claim, Outcome
 from jobs.statuses import Phase
 from tests.conftest import MakeJob, Site, WorkerProcess, a_moment_ago, ends_as
 
@@ -21,12 +21,12 @@ SAMPLE = "tests.sample.tasks"
 
 #: How an attempt may end that has not done its work.
 ENDINGS: dict[str, Callable[[Claim], Outcome]] = {
-    "failed": lambda claim: lifecycle.failed(claim, "x.Error", "no", ""),
-    "failed for good": lambda claim: lifecycle.failed(claim, "x", "no", "", final=True),
-    "interrupted": lambda claim: lifecycle.interrupted(claim, "x.Error", "no", ""),
-    "snoozed": lambda claim: lifecycle.snoozed(claim, "later", 60),
-    "lost": lambda claim: lifecycle.lost(claim, "killed"),
-    "released": lifecycle.released,
+    "failed": lambda claim: outcomes.failed(claim, "x.Error", "no", ""),
+    "failed for good": lambda claim: outcomes.failed(claim, "x", "no", "", final=True),
+    "interrupted": lambda claim: outcomes.interrupted(claim, "x.Error", "no", ""),
+    "snoozed": lambda claim: outcomes.snoozed(claim, "later", 60),
+    "lost": lambda claim: outcomes.lost(claim, "killed"),
+    "released": outcomes.released,
 }
 
 
@@ -159,7 +159,7 @@ class TestItSticks:
     ) -> None:
         job = make_job()
         (claim,) = lifecycle.claim([job.pk], worker_row.pk)
-        lifecycle.finish([lifecycle.succeeded(claim, 1)])
+        lifecycle.finish([outcomes.succeeded(claim, 1)])
 
         assert lifecycle.cancel([job.pk]) == 0
         assert job_of(claim).status == "succeeded"
@@ -167,11 +167,11 @@ class TestItSticks:
     def test_a_person_may_retry_it_and_then_it_runs(
         self, claimed: Claim, worker_row: Worker
     ) -> None:
-        lifecycle.finish([lifecycle.released(claimed)])
+        lifecycle.finish([outcomes.released(claimed)])
 
         assert lifecycle.retry([claimed.job_id]) == 1
         (again,) = lifecycle.claim([claimed.job_id], worker_row.pk)
-        lifecycle.finish([lifecycle.lost(again, "killed")])
+        lifecycle.finish([outcomes.lost(again, "killed")])
 
         assert job_of(claimed).status == "queued"
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from django.db import OperationalError, connection
 
-from jobs import lifecycle
-from jobs.lifecycle import Outcome
+from jobs import lifecycle, outcomes
 from jobs.models import Job, Worker
+from jobs.outcomes import Outcome
 from jobs.worker import recorder
 from jobs.worker.recorder import Recorder
 from tests.conftest import DEADLINE, MakeJob, claimed, eventually
@@ -33,7 +33,7 @@ def recording(woken: threading.Event) -> Iterator[Recorder]:
 
 
 def ended(make_job: MakeJob, worker: Worker) -> Outcome:
-    return lifecycle.succeeded(claimed(make_job(), worker), "done")
+    return outcomes.succeeded(claimed(make_job(), worker), "done")
 
 
 def others() -> list[int]:

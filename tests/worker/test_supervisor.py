@@ -11,7 +11,8 @@ import psutil
 import pytest
 from django.utils import timezone
 
-from jobs.models import Attempt, Job, Worker
+from jobs.models import Job, Worker
+from jobs.statuses import Ending
 from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
 
 SAMPLE = "tests.sample.tasks"
@@ -204,7 +205,7 @@ def test_w10_a_job_that_outlasts_the_grace_is_released_and_not_to_blame(
 
     job.refresh_from_db()
     assert (job.status, job.failures, job.losses) == ("queued", 0, 0)
-    assert job.attempts.get().outcome == Attempt.Outcome.RELEASED
+    assert job.attempts.get().outcome == Ending.RELEASED
 
 
 def test_w11_the_second_signal_ends_it_at_once(site: Site, make_job: MakeJob) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from jobs import lifecycle
+from jobs import outcomes
 from jobs.errors import TimeLimit
-from jobs.lifecycle import Claim, Outcome
+from jobs.outcomes import Claim, Outcome
 from jobs.worker import executor
 from jobs.worker.fleet import STOP_SECONDS, Running
 
@@ -18,12 +18,12 @@ def of_killed(running: Running) -> Outcome:
     """The arrow of a job whose process was killed because it did not end when told to."""
     claim = running.claim
     if running.cancelled:
-        return lifecycle.called_off(
+        return outcomes.cancelled(
             claim,
             f"it was cancelled, and killed because it had not ended {STOP_SECONDS:.0f} s "
             "later",
         )
-    return lifecycle.failed(
+    return outcomes.failed(
         claim,
         exception=f"{TimeLimit.__module__}.{TimeLimit.__name__}",
         message=f"it ran longer than its time limit of {claim.timeout} s, and was "
@@ -36,12 +36,12 @@ def of_report(claim: Claim, ending: str, details: Any) -> Outcome:
     """The arrow that a child's report takes, if there is something left to record."""
     match ending:
         case executor.SUCCEEDED:
-            return lifecycle.returned(claim, details)
+            return outcomes.returned(claim, details)
         case executor.SNOOZED:
-            return lifecycle.snoozed(claim, **details)
+            return outcomes.snoozed(claim, **details)
         case executor.CALLED_OFF:
-            return lifecycle.called_off(claim, **details)
+            return outcomes.cancelled(claim, **details)
     logger.info("job %s raised %s", claim.job_id, details["exception"])
     if ending == executor.INTERRUPTED:
-        return lifecycle.interrupted(claim, **details)
-    return lifecycle.failed(claim, **details)
+        return outcomes.interrupted(claim, **details)
+    return outcomes.failed(claim, **details)

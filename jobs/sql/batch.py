@@ -14,8 +14,8 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
-from jobs import plans
-from jobs.plans import Plan
+from jobs.sql import prepared
+from jobs.sql.prepared import Plan
 
 #: How long to wait for somebody else's lock on a row.
 LOCK_TIMEOUT = "200ms"
@@ -93,7 +93,7 @@ def execute(
         )
     planned: Any = None
     if connection.vendor == "postgresql" and len(rows) == 1:
-        planned = plans.cursor(connection, plan)
+        planned = prepared.cursor(connection, plan)
         batch = _row(columns)
         parameters |= _parameters(columns, rows[0])
     elif connection.vendor == "postgresql":
@@ -122,9 +122,9 @@ def execute_last(
     in the way; elsewhere by whoever opened it.
     """
     connection = connections[alias]
-    if connection.vendor == "postgresql" and plans.may_commit(connection):
+    if connection.vendor == "postgresql" and prepared.may_commit(connection):
         text = _written(statement, connection.vendor, _row(columns))
-        return plans.commit(connection, text, _parameters(columns, row))
+        return prepared.commit(connection, text, _parameters(columns, row))
     changed = execute(alias, statement, columns, [row], plan=Plan.FOR_A_WHILE)
     return bool(changed)
 

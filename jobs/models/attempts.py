@@ -1,0 +1,43 @@
+"""The attempts that did not succeed, with what went wrong in each."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from jobs.models.jobs import Job
+from jobs.statuses import Ending
+
+
+class Attempt(models.Model):
+    """One try at a job that did not succeed. The one that did is the job row itself."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField(_("attempt"))
+    worker = models.ForeignKey(
+        "Worker", on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    started_at = models.DateTimeField(_("started"))
+    finished_at = models.DateTimeField(_("finished"))
+    outcome = models.CharField(_("outcome"), max_length=11, choices=Ending)
+    exception = models.CharField(_("exception"), max_length=255, default="")
+    message = models.TextField(_("message"), default="")
+    traceback = models.TextField(_("traceback"), default="")
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["job", "number"], name="jobs_attempt_once_per_number"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of job {self.job_id}: {self.outcome}"
+
+    @property
+    def duration(self) -> timedelta:
+        return self.finished_at - self.started_at
