@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check install --no-deps --n
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format matrix suites suite-sqlite suite-faults suite-postgresql mutants bench fairness scaling chaos recovery lock clean
+.PHONY: help run test check format matrix suites suite-sqlite suite-faults suite-postgresql mutants bench fairness scaling chaos recovery tour lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ recovery: $(VENV)/dev.stamp ## Measure: how soon a job runs again, and whether a
 
 scaling: $(VENV)/dev.stamp ## Measure: what 1, 2 and 4 workers do and cost (DATABASE_URL of PostgreSQL); simulate up to 64
 	@$(BIN)/python -m devtools.services run -- sh -c "$(BIN)/python -m benchmarks.scaling && $(BIN)/python -m benchmarks.simulation"
+
+tour: $(VENV)/dev.stamp ## Follow one job through the code: files, functions and turns between files
+	@$(BIN)/python -m devtools.services run -- $(BIN)/python -m devtools.tour --verbose
 
 chaos: $(VENV)/dev.stamp ## Jobs under random faults: SEED=n, LONG=1 for an hour, CLUSTER=1 for three brokers
 	@$(BIN)/python -m devtools.chaos $(if $(SEED),--seed $(SEED)) $(if $(CLUSTER),--cluster) \
