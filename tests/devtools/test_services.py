@@ -16,6 +16,7 @@ import pytest
 
 from devtools import services
 from devtools.services import Missing, PostgreSQLCluster, RabbitMQNode
+from devtools.services.run import run_with_program, run_with_services
 
 pytestmark = pytest.mark.once
 
@@ -163,9 +164,48 @@ def test_a_program_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) 
         services.program("no-such-program", package="no-such-package")
 
 
+def test_nothing_is_installed_unless_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called = apt_get_that_fails(monkeypatch, tmp_path)
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("INSTALL", raising=False)
+
+    with pytest.raises(Missing, match="or set INSTALL=1 to have the tests install it"):
+        services.program("no-such-program", package="no-such-package")
+
+    assert not called.exists()
+
+
+@pytest.mark.parametrize("variable", ["CI", "INSTALL"])
+def test_a_package_is_installed_where_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    called = apt_get_that_fails(monkeypatch, tmp_path)
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("INSTALL", raising=False)
+    monkeypatch.setenv(variable, "1")
+
+    with pytest.raises(Missing, match="apt-get update -qq failed"):
+        services.program("no-such-program", package="no-such-package")
+
+    assert called.exists()
+
+
+def apt_get_that_fails(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path:
+    """Put it first on the PATH, of root; the file that it creates when it is called."""
+    called = directory / "called"
+    program = directory / "apt-get"
+    program.write_text(f"#!/bin/sh\ntouch {called}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return called
+
+
 def test_a_command_runs_with_the_addresses_and_its_exit_code_is_kept() -> None:
     with or_skip():
-        services.rabbitmq_url(), services.postgresql_url()
+        services.rabbitmq_url(), services.postgresql_url(), services.chromium()
     code = (
         "import os, sys; from devtools import services as s;"
         "ok = s.rabbitmq_answers(os.environ['JOBS_TEST_RABBITMQ_URL'])"
@@ -173,4 +213,22 @@ def test_a_command_runs_with_the_addresses_and_its_exit_code_is_kept() -> None:
         "sys.exit(7 if ok else 1)"
     )
 
-    assert services.run([sys.executable, "-c", code]) == 7
+    assert run_with_services([sys.executable, "-c", code]) == 7
+
+
+def test_a_step_runs_if_its_program_is_there() -> None:
+    assert run_with_program("sh", "dash", ["sh", "-c", "exit 7"]) == 7
+
+
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("1", 1)])
+def test_a_step_whose_program_is_missing_is_left_out_but_not_in_ci(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ci: str,
+    code: int,
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    assert run_with_program("no-such-program", "no-such-package", ["false"]) == code
+    assert "left out: false: no-such-package is not here" in capsys.readouterr().err
