@@ -2,11 +2,12 @@
 
 from django.urls import path
 
-from jobs import views
+from jobs.views.job_detail import job_detail
+from jobs.views.job_list import job_list
 
 app_name = "jobs"
 
 urlpatterns = [
-    path("", views.job_list, name="list"),
-    path("<uuid:job_id>/", views.job_detail, name="detail"),
+    path("", job_list, name="list"),
+    path("<uuid:job_id>/", job_detail, name="detail"),
 ]

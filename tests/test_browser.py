@@ -169,10 +169,10 @@ def test_a_person_retries_a_failed_job_after_being_asked(
     page.goto(job.get_absolute_url())
     page.get_by_role("link", name="Open in the admin").click()
     page.get_by_role("link", name="Retry").click()
-    expect(page.locator("#content")).to_contain_text("To be run again")
+    expect(page.locator("#content")).to_contain_text("This job will run again")
     page.get_by_role("button", name="Retry").click()
 
-    expect(page.locator(".messagelist")).to_contain_text("1 retried.")
+    expect(page.locator(".messagelist")).to_contain_text("1 job was retried.")
     expect(page.locator("[data-part=status]")).to_contain_text("Waiting for a worker")
 
 

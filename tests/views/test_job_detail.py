@@ -17,10 +17,11 @@ from django.utils import timezone
 from django.utils.html import escape
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from jobs import lifecycle, outcomes, urls, views
+from jobs import counting, lifecycle, outcomes, urls
+from jobs.formatting import clock, length
 from jobs.models import Attempt, Job, Queue, Worker
 from jobs.statuses import Ending, Phase, Status
-from jobs.templatetags.jobs import clock, length
+from jobs.views import job_list
 from tests.conftest import MakeJob
 
 #: What the test client returns: more than an HttpResponse.
@@ -231,7 +232,7 @@ def test_a_job_of_a_paused_queue_says_by_whom_since_when_and_why(
 
     assert poll(viewer, job.get_absolute_url(), before).status_code == 200
     assert re.search(
-        r"Paused: the queue mail is paused by ada since \d{4}-.*: "
+        r"Paused: the queue mail has been paused by ada since \d{4}-.*: "
         r"provider &lt;is&gt; down",
         page(viewer, job),
     )
@@ -310,7 +311,7 @@ def test_a_running_job_that_is_cancelled_says_so_and_then_how_it_ended(
     (claim,) = lifecycle.claim([job.pk], worker_row.pk)
     lifecycle.cancel([job.pk])
 
-    assert "Cancelling: it is told to end on host:1" in page(viewer, job)
+    assert "Cancelling: it was asked to stop on host:1" in page(viewer, job)
 
     lifecycle.finish([outcomes.cancelled(claim, "it was cancelled while it ran")])
 
@@ -475,7 +476,7 @@ def test_the_list_is_filtered_by_task_and_queue(
 def test_a_count_stops_at_its_cap(
     make_job: MakeJob, viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "COUNT_CAP", 2)
+    monkeypatch.setattr(counting, "COUNT_CAP", 2)
     for _ in range(4):
         make_job()
 
@@ -485,7 +486,7 @@ def test_a_count_stops_at_its_cap(
 def test_older_and_newer_lead_through_all_jobs_and_back(
     make_job: MakeJob, viewer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "PAGE", 2)
+    monkeypatch.setattr(job_list, "PAGE_SIZE", 2)
     ids = [str(make_job().pk) for _ in range(5)][::-1]
 
     def shown(html: str) -> list[str]:
@@ -714,7 +715,7 @@ def test_signing_out_is_a_post_with_a_token(make_job: MakeJob) -> None:
 
 
 def test_every_phase_has_an_icon_of_its_own(client: Client) -> None:
-    icons = Path(views.__file__).parent / "static/jobs/icons.svg"
+    icons = Path(urls.__file__).parent / "static/jobs/icons.svg"
 
     drawn = set(re.findall(r'symbol id="(\w+)"', icons.read_text()))
 

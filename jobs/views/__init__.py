@@ -1,0 +1,1 @@
+"""The status pages: all jobs, and one job, as they are now."""
