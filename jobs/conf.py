@@ -35,8 +35,10 @@ class Configuration:
     lease_seconds: int = 30
     #: Days after which a succeeded job is deleted; 0 keeps it for ever.
     keep_succeeded_days: int = 7
-    #: The same for failed and cancelled jobs.
+    #: Days after which a failed or cancelled job is deleted; 0 keeps it for ever.
     keep_failed_days: int = 90
+    #: Whether a worker logs what happens to each job.
+    log_jobs: bool = True
 
     @property
     def uses_rabbitmq(self) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import django
 import environ
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -118,6 +119,7 @@ JOBS = {
     "PUBLISH_ON_SAVE": env.bool("JOBS_PUBLISH_ON_SAVE", default=True),
     "KEEP_SUCCEEDED_DAYS": env.int("JOBS_KEEP_SUCCEEDED_DAYS", default=7),
     "KEEP_FAILED_DAYS": env.int("JOBS_KEEP_FAILED_DAYS", default=90),
+    "LOG_JOBS": env.bool("JOBS_LOG_JOBS", default=True),
 }
 
 LANGUAGE_CODE = "en-us"
@@ -138,19 +140,30 @@ STORAGES = {
 # A clone that never ran collectstatic still shows its pages with their styles.
 WHITENOISE_USE_FINDERS = True
 
+LOG_FORMATTERS: dict[str, dict[str, str]] = {
+    "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
+    "json": {"()": "jobsite.logs.JSONFormatter"},
+}
+LOG_FORMAT = env.str("LOG_FORMAT", default="line")
+if LOG_FORMAT not in LOG_FORMATTERS:
+    raise ImproperlyConfigured(
+        f"LOG_FORMAT is {LOG_FORMAT!r}, and must be {' or '.join(LOG_FORMATTERS)}"
+    )
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
-    },
+    "formatters": LOG_FORMATTERS,
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT},
     },
+    "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
-        "jobs": {
-            "handlers": ["console"],
-            "level": env.str("LOG_LEVEL", default="INFO"),
-        },
+        "jobs": {"level": env.str("LOG_LEVEL", default="INFO")},
+        # Without handlers of its own: errors are logged in production, too.
+        "django": {"level": "INFO"},
+        # Workers say the same, and more, in `jobs.events`.
+        "django.tasks": {"level": "CRITICAL"},
+        "django_tasks": {"level": "CRITICAL"},
     },
 }
