@@ -400,7 +400,7 @@ MUTANTS = (
     Mutant(
         name="killed-is-success",
         file="jobs/worker/supervisor.py",
-        whole="outcomes.lost(running.claim, how)",
+        whole="outcomes.lost(running.claim, running.budget, how)",
         broken="outcomes.succeeded(running.claim, None)",
         tests=(
             "tests/worker/test_supervisor.py::"
@@ -411,7 +411,7 @@ MUTANTS = (
     Mutant(
         name="losses-without-a-budget",
         file="jobs/outcomes.py",
-        whole="again = claim.losses + 1 < MAX_LOSSES",
+        whole="again = budget.losses + 1 < MAX_LOSSES",
         broken="again = True",
         tests=(
             "tests/test_lifecycle.py::"

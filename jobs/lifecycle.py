@@ -20,12 +20,12 @@ from django.db.models.functions import Now
 
 from jobs import crashpoints, signals, sql
 from jobs.models import Job
-from jobs.outcomes import Claim, Outcome, succeeded
+from jobs.outcomes import Budget, Claim, Claimed, Fence, Outcome, succeeded
 from jobs.sql.prepared import Plan
 from jobs.statuses import RETRYABLE, Status
 
 
-def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claim]:
+def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claimed]:
     """queued → running, for those that are due, still waiting, and of no paused queue."""
     batch = [(str(job_id),) for job_id in job_ids]
     worker = str(worker)
@@ -51,15 +51,22 @@ def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claim]:
            AND status || '' = 'queued'
            AND EXISTS (SELECT 1 FROM jobs_worker WHERE id = %(worker)s)
            AND {without_disk}
-        RETURNING {id_text}, attempt, task, args, kwargs,
-                  failures, losses, interruptions, max_attempts, timeout
+        RETURNING {id_text}, attempt, task, args, kwargs, timeout,
+                  failures, losses, interruptions, max_attempts
         """,
         {"job_id": "uuid"},
         batch,
         plan=Plan.FOR_A_WHILE,
         worker=worker.replace("-", ""),  # as SQLite has it
     )
-    return [Claim(row[0], worker, *row[1:]) for row in rows]
+    return [Claimed(Claim(worker, *row[:6]), Budget(*row[6:])) for row in rows]
+
+
+def budget(claim: Claim | Fence) -> Budget | None:
+    """What the job of this attempt has used up so far. None if the row is gone."""
+    rows = Job.objects.using(_alias()).filter(pk=claim.job_id)
+    found = rows.values_list(*Budget._fields).first()
+    return found and Budget(*found)
 
 
 #: The fence: a job that is still this attempt's. Its number would do, if no claim were ever

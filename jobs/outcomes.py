@@ -11,31 +11,59 @@ MAX_LOSSES = 3
 MAX_INTERRUPTIONS = 5
 
 
-class Claim(NamedTuple):
-    """A job that this worker, and nobody else, may run now.
+class Fence(NamedTuple):
+    """What identifies an attempt. A running job is changed only by the attempt that owns it.
 
-    Its ids are text, like in the hint that brought it: to make a UUID of each, and text
-    again, at every step on its way would be a tenth of all that a short job costs.
+    The ids are text, as in the hint that brought them: to make a UUID of each, and text
+    again, at every step would be a tenth of what a short job costs.
     """
 
-    job_id: str
     worker: str
+    job_id: str
+    attempt: int
+
+
+class Claim(NamedTuple):
+    """A job that this worker, and no other, may run now: its fence and its call.
+
+    It travels to a child as `tuple(claim)` and comes back as `Claim(*received)`.
+    """
+
+    worker: str
+    job_id: str
     attempt: int
     task: str
-    # As JSON text, like in the row: only the process that runs the job reads them.
-    args: str = "[]"
-    kwargs: str = "{}"
-    failures: int = 0
-    losses: int = 0
-    interruptions: int = 0
-    max_attempts: int = 1
-    timeout: int | None = None  # seconds
+    # JSON text, as in the row: only the process that runs the job parses it.
+    args: str
+    kwargs: str
+    timeout: int | None  # seconds
+
+
+class Budget(NamedTuple):
+    """What a job has used up so far. It stays with the supervisor, which decides by it."""
+
+    failures: int
+    losses: int
+    interruptions: int
+    max_attempts: int
+
+    @classmethod
+    def of(cls, job: Any) -> "Budget":
+        """What the row says."""
+        return cls(*(getattr(job, name) for name in cls._fields))
+
+
+class Claimed(NamedTuple):
+    """What the database returns for each job that was claimed."""
+
+    claim: Claim
+    budget: Budget
 
 
 class Outcome(NamedTuple):
     """How an attempt ended, and where that takes the job."""
 
-    claim: Claim
+    claim: Claim | Fence
     status: Status
     delay: float = 0.0  # seconds until it may run again, if it is queued again
     result: str | None = None  # as JSON text
@@ -51,18 +79,19 @@ class Outcome(NamedTuple):
         return ": ".join(part for part in (name, self.message) if part)
 
 
-def succeeded(claim: Claim, result: Any) -> Outcome:
+def succeeded(claim: Claim | Fence, result: Any) -> Outcome:
     """running → succeeded"""
     return returned(claim, values.as_json(result))
 
 
-def returned(claim: Claim, result: str | None) -> Outcome:
+def returned(claim: Claim | Fence, result: str | None) -> Outcome:
     """running → succeeded, with a result that is JSON text already"""
     return Outcome(claim, Status.SUCCEEDED, 0.0, result)
 
 
 def failed(
-    claim: Claim,
+    claim: Claim | Fence,
+    budget: Budget,
     exception: str,
     message: str,
     traceback: str,
@@ -72,16 +101,15 @@ def failed(
 ) -> Outcome:
     """running → queued after a back-off, or failed once the attempts are used up
 
-    `final`: failed now, because retrying cannot help. `delay`: seconds instead of the
-    back-off.
+    `final`: fail now, because a retry cannot help. `delay`: seconds, in place of the back-off.
     """
-    failures = claim.failures + 1
-    again = failures < claim.max_attempts and not final
+    failures = budget.failures + 1
+    again = failures < budget.max_attempts and not final
     if delay is None:
         delay = backoff.retry_delay(failures)
     return Outcome(
-        claim=claim,
-        status=Status.QUEUED if again else Status.FAILED,
+        claim,
+        Status.QUEUED if again else Status.FAILED,
         delay=delay,
         ending=Ending.FAILED,
         exception=exception,
@@ -90,24 +118,30 @@ def failed(
     )
 
 
-def lost(claim: Claim, message: str) -> Outcome:
+def lost(claim: Claim | Fence, budget: Budget, message: str) -> Outcome:
     """running → queued at once, or failed if its process died too often"""
-    again = claim.losses + 1 < MAX_LOSSES
+    again = budget.losses + 1 < MAX_LOSSES
     return Outcome(
-        claim=claim,
-        status=Status.QUEUED if again else Status.FAILED,
+        claim,
+        Status.QUEUED if again else Status.FAILED,
         ending=Ending.LOST,
         message=message,
     )
 
 
-def interrupted(claim: Claim, exception: str, message: str, traceback: str) -> Outcome:
+def interrupted(
+    claim: Claim | Fence,
+    budget: Budget,
+    exception: str,
+    message: str,
+    traceback: str,
+) -> Outcome:
     """running → queued almost at once: a deadlock, a conflict or a lost connection"""
-    if claim.interruptions >= MAX_INTERRUPTIONS:
-        return failed(claim, exception, message, traceback)
+    if budget.interruptions >= MAX_INTERRUPTIONS:
+        return failed(claim, budget, exception, message, traceback)
     return Outcome(
-        claim=claim,
-        status=Status.QUEUED,
+        claim,
+        Status.QUEUED,
         delay=backoff.interruption_delay(),
         ending=Ending.INTERRUPTED,
         exception=exception,
@@ -116,34 +150,20 @@ def interrupted(claim: Claim, exception: str, message: str, traceback: str) -> O
     )
 
 
-def snoozed(claim: Claim, message: str, delay: float) -> Outcome:
+def snoozed(claim: Claim | Fence, message: str, delay: float) -> Outcome:
     """running → queued for later, because the task asked for that; counts as nothing"""
     return Outcome(
-        claim=claim,
-        status=Status.QUEUED,
-        delay=delay,
-        ending=Ending.SNOOZED,
-        message=message,
+        claim, Status.QUEUED, delay=delay, ending=Ending.SNOOZED, message=message
     )
 
 
-def cancelled(claim: Claim, message: str) -> Outcome:
+def cancelled(claim: Claim | Fence, message: str) -> Outcome:
     """running → cancelled, because the task asked for that, or was made to end"""
-    return Outcome(
-        claim=claim,
-        status=Status.CANCELLED,
-        ending=Ending.CANCELLED,
-        message=message,
-    )
+    return Outcome(claim, Status.CANCELLED, ending=Ending.CANCELLED, message=message)
 
 
 def released(
-    claim: Claim, message: str = "its worker was stopped, or lost its lease"
+    claim: Claim | Fence, message: str = "its worker was stopped, or lost its lease"
 ) -> Outcome:
     """running → queued at once: its worker gave it up, and the job is not to blame"""
-    return Outcome(
-        claim=claim,
-        status=Status.QUEUED,
-        ending=Ending.RELEASED,
-        message=message,
-    )
+    return Outcome(claim, Status.QUEUED, ending=Ending.RELEASED, message=message)

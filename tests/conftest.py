@@ -25,7 +25,7 @@ from django.utils import timezone
 from devtools import services
 from jobs import conf, enqueue, lifecycle, relay
 from jobs.models import Job, Queue, Worker
-from jobs.outcomes import Claim
+from jobs.outcomes import Claimed
 from jobs.transports.base import Consumer, Delivery
 
 # The suite runs the same examples every time, and tells of the first that fails as it is.
@@ -344,10 +344,10 @@ def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
             worker.process.wait()
 
 
-def claimed(job: Job, worker: Worker) -> Claim:
+def claimed(job: Job, worker: Worker) -> Claimed:
     """Claim it, as soon as no relay has it locked to mark it."""
-    (claim,) = eventually(lambda: lifecycle.claim([job.pk], worker.pk))
-    return cast(Claim, claim)
+    (claimed,) = eventually(lambda: lifecycle.claim([job.pk], worker.pk))
+    return cast(Claimed, claimed)
 
 
 def status_of(job: Job) -> str:

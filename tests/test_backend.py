@@ -54,7 +54,7 @@ def test_a_coroutine_can_enqueue() -> None:
 
 def test_the_result_follows_the_row(worker_row: Worker) -> None:
     result = add.enqueue(1, 2)
-    (claim,) = lifecycle.claim([UUID(result.id)], worker_row.id)
+    ((claim, _),) = lifecycle.claim([UUID(result.id)], worker_row.id)
     result.refresh()
     assert (result.status, result.attempts) == (TaskResultStatus.RUNNING, 1)
 
@@ -69,8 +69,10 @@ def test_the_result_follows_the_row(worker_row: Worker) -> None:
 
 def test_a_failure_is_told_with_its_exception(worker_row: Worker) -> None:
     result = fail.enqueue()
-    (claim,) = lifecycle.claim([UUID(result.id)], worker_row.id)
-    lifecycle.finish([outcomes.failed(claim, "builtins.ValueError", "no", "Trace…")])
+    ((claim, budget),) = lifecycle.claim([UUID(result.id)], worker_row.id)
+    lifecycle.finish(
+        [outcomes.failed(claim, budget, "builtins.ValueError", "no", "Trace…")]
+    )
 
     result.refresh()
 

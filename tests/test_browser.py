@@ -109,16 +109,16 @@ def person(browser: Browser, live_server: LiveServer, root: User) -> Iterator[Pe
     assert person.complaints == []
 
 
-def claimed(job: Job, worker: Worker) -> outcomes.Claim:
-    (claim,) = lifecycle.claim([job.pk], worker.pk)
-    return claim
+def claimed(job: Job, worker: Worker) -> outcomes.Claimed:
+    (claimed,) = lifecycle.claim([job.pk], worker.pk)
+    return claimed
 
 
 def failed_twice(job: Job, worker: Worker) -> None:
     for trace in ("first trace", "second trace " + "x" * 300):
-        claim = claimed(job, worker)
+        claim, budget = claimed(job, worker)
         lifecycle.finish(
-            [outcomes.failed(claim, "builtins.ValueError", "no way", trace)]
+            [outcomes.failed(claim, budget, "builtins.ValueError", "no way", trace)]
         )
         Job.objects.filter(status="queued").update(
             run_after=timezone.now() - timedelta(seconds=1)
@@ -137,7 +137,7 @@ def test_a_person_adds_a_job_and_watches_it_to_its_end_without_a_reload(
 
     expect(status).to_contain_text("Waiting for a worker")
     page.evaluate("window.sameDocument = true")
-    claim = claimed(Job.objects.get(), worker_row)
+    claim, _ = claimed(Job.objects.get(), worker_row)
     expect(status).to_contain_text("Running on host:1")
     expect(page.locator("[data-part=tool-retry]")).to_have_text("Retry: still running")
     lifecycle.finish([outcomes.succeeded(claim, "worked for 3.0 s")])
@@ -185,7 +185,7 @@ def test_a_jobs_page_moves_with_its_row_and_ends_with_it(
     status = page.locator("[data-part=status]")
     said = page.locator("[data-live-says]")
 
-    claim = claimed(job, worker_row)
+    claim, _ = claimed(job, worker_row)
     expect(status).to_contain_text("Running on host:1")
     expect(said).to_have_text("Running")
     expect(page).to_have_title(re.compile("^Running: echo"))
@@ -220,7 +220,7 @@ def test_what_is_open_focused_or_selected_stays_so_when_the_page_moves(
     expect(summary).to_be_focused()
     page.evaluate("window.before = document.querySelector('[data-part=attempts]')")
 
-    claim = claimed(job, worker_row)
+    claim, _ = claimed(job, worker_row)
 
     expect(page.locator("[data-part=attempts]")).to_contain_text("Running")
     assert page.evaluate("!window.before.isConnected")
@@ -347,7 +347,9 @@ def everything(make_job: MakeJob, worker_row: Worker, root: User) -> dict[str, s
     failed = make_job("tests.sample.tasks.fail", "no", max_attempts=2)
     failed_twice(failed, worker_row)
     done = make_job(ECHO, {"key": ["x" * 50] * 40})
-    lifecycle.finish([outcomes.succeeded(claimed(done, worker_row), ["y" * 2000])])
+    lifecycle.finish(
+        [outcomes.succeeded(claimed(done, worker_row).claim, ["y" * 2000])]
+    )
     later = make_job(ECHO, 1, run_after=timezone.now() + timedelta(days=3))
     cancelled = make_job(ECHO, 1, queue="q" * 64)
     lifecycle.cancel([cancelled.pk])
@@ -458,8 +460,8 @@ def test_a_hostile_job_runs_no_script(
     person.page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     person.page.goto(job.get_absolute_url())
 
-    claim = claimed(job, worker_row)
-    lifecycle.finish([outcomes.failed(claim, evil, evil, evil)])
+    claim, budget = claimed(job, worker_row)
+    lifecycle.finish([outcomes.failed(claim, budget, evil, evil, evil)])
 
     expect(person.page.locator("[data-part=status]")).to_contain_text("retried")
     expect(person.page.locator("[data-part=attempts] img")).to_have_count(0)

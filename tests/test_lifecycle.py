@@ -13,20 +13,20 @@ from django.utils import timezone
 
 from jobs import lifecycle, outcomes
 from jobs.models import Attempt, Job, Worker
-from jobs.outcomes import Claim
+from jobs.outcomes import Claimed
 from jobs.statuses import Ending
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
 
 
-def claim_one(job: Job, worker: Worker) -> Claim:
-    (claim,) = lifecycle.claim([job.id], worker.id)
-    return claim
+def claim_one(job: Job, worker: Worker) -> Claimed:
+    (claimed,) = lifecycle.claim([job.id], worker.id)
+    return claimed
 
 
-def failure(claim: Claim) -> outcomes.Outcome:
-    return outcomes.failed(claim, "builtins.ValueError", "bad luck", "Traceback …")
+def failure(claimed: Claimed) -> outcomes.Outcome:
+    return outcomes.failed(*claimed, "builtins.ValueError", "bad luck", "Traceback …")
 
 
 def test_a_claimed_job_is_running_under_its_workers_name(
@@ -34,7 +34,7 @@ def test_a_claimed_job_is_running_under_its_workers_name(
 ) -> None:
     job = make_job()
 
-    claim = claim_one(job, worker_row)
+    claim, _ = claim_one(job, worker_row)
 
     job.refresh_from_db()
     assert (job.status, job.worker_id, job.attempt) == ("running", worker_row.id, 1)
@@ -48,7 +48,7 @@ def test_a_claim_brings_the_arguments_as_they_were_saved(
     value = {"text": 'é😀 "quoted"', "list": [1, 2.5, None, True], "big": 2**63 - 1}
     job = make_job("tests.sample.tasks.echo", value)
 
-    claim = claim_one(job, worker_row)
+    claim, _ = claim_one(job, worker_row)
 
     assert json.loads(claim.args) == [value]
     assert claim.task == "tests.sample.tasks.echo"
@@ -74,7 +74,7 @@ def test_a_claim_of_many_takes_those_that_it_can(
     ids = [job.id for job in [*waiting, running, cancelled]]
     claims = lifecycle.claim([*ids, uuid4()], worker_row.id)
 
-    assert {claim.job_id for claim in claims} == {str(job.id) for job in waiting}
+    assert {claim.job_id for claim, _ in claims} == {str(job.id) for job in waiting}
 
 
 def test_a_worker_without_a_row_claims_nothing(make_job: MakeJob) -> None:
@@ -106,8 +106,8 @@ def test_rows_are_found_by_their_keys_whatever_the_statistics_say(
     before = read_rows()
 
     claims = lifecycle.claim(ids[:256], worker_row.id)
-    outcomes = [outcomes.succeeded(claim, {"text": 'a "\\" b'}) for claim in claims]
-    assert len(lifecycle.finish(outcomes)) == 256
+    ended = [outcomes.succeeded(claim, {"text": 'a "\\" b'}) for claim, _ in claims]
+    assert len(lifecycle.finish(ended)) == 256
 
     assert read_rows() == before
 
@@ -126,7 +126,7 @@ def test_a_result_is_read_as_it_was_returned(
 ) -> None:
     job = make_job()
 
-    lifecycle.finish([outcomes.succeeded(claim_one(job, worker_row), result)])
+    lifecycle.finish([outcomes.succeeded(claim_one(job, worker_row).claim, result)])
 
     job.refresh_from_db()
     assert (job.status, job.result, job.worker_id) == ("succeeded", result, None)
@@ -174,7 +174,7 @@ def test_a_job_whose_process_died_three_times_is_failed(
     statuses = []
     for _ in range(outcomes.MAX_LOSSES):
         claim = claim_one(job, worker_row)
-        lifecycle.finish([outcomes.lost(claim, "killed by SIGSEGV")])
+        lifecycle.finish([outcomes.lost(*claim, "killed by SIGSEGV")])
         job.refresh_from_db()
         statuses.append(job.status)
 
@@ -189,24 +189,26 @@ def test_a_released_job_is_queued_at_once_and_not_to_blame(
 ) -> None:
     job = make_job()
 
-    lifecycle.finish([outcomes.released(claim_one(job, worker_row))])
+    lifecycle.finish([outcomes.released(claim_one(job, worker_row).claim)])
 
     job.refresh_from_db()
     assert (job.status, job.failures, job.losses) == ("queued", 0, 0)
-    assert claim_one(job, worker_row).attempt == 2
+    assert claim_one(job, worker_row).claim.attempt == 2
 
 
 def test_a_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) -> None:
     job = make_job()
     stale = claim_one(job, worker_row)
-    lifecycle.finish([outcomes.released(stale)])
+    lifecycle.finish([outcomes.released(stale.claim)])
     current = claim_one(job, worker_row)
 
-    assert lifecycle.finish([outcomes.succeeded(stale, "from the dead")]) == set()
+    assert lifecycle.finish([outcomes.succeeded(stale.claim, "from the dead")]) == set()
 
     job.refresh_from_db()
     assert (job.status, job.result) == ("running", None)
-    assert lifecycle.finish([outcomes.succeeded(current, "alive")]) == {str(job.id)}
+    assert lifecycle.finish([outcomes.succeeded(current.claim, "alive")]) == {
+        str(job.id)
+    }
 
 
 def test_an_attempt_of_the_same_number_is_told_by_its_worker(
@@ -220,21 +222,23 @@ def test_an_attempt_of_the_same_number_is_told_by_its_worker(
         host="other", pid=2, slots=1, lease_until=worker_row.lease_until
     )
     current = claim_one(job, other)
-    assert current.attempt == forgotten.attempt
+    assert current.claim.attempt == forgotten.claim.attempt
 
-    assert lifecycle.finish([outcomes.succeeded(forgotten, "in vain")]) == set()
-    assert lifecycle.finish([outcomes.lost(forgotten, "in vain")]) == set()
+    assert lifecycle.finish([outcomes.succeeded(forgotten.claim, "in vain")]) == set()
+    assert lifecycle.finish([outcomes.lost(*forgotten, "in vain")]) == set()
 
-    assert lifecycle.finish([outcomes.succeeded(current, "alive")]) == {str(job.id)}
+    assert lifecycle.finish([outcomes.succeeded(current.claim, "alive")]) == {
+        str(job.id)
+    }
 
 
 def test_an_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
     """An atomic job's own process has committed it, and is lost before it says so."""
     job = make_job()
     claim = claim_one(job, worker_row)
-    lifecycle.finish([outcomes.succeeded(claim, "done")])
+    lifecycle.finish([outcomes.succeeded(claim.claim, "done")])
 
-    assert lifecycle.finish([outcomes.lost(claim, "killed by SIGKILL")]) == set()
+    assert lifecycle.finish([outcomes.lost(*claim, "killed by SIGKILL")]) == set()
 
     job.refresh_from_db()
     assert (job.status, job.result, job.losses) == ("succeeded", "done", 0)
@@ -244,15 +248,17 @@ def test_many_outcomes_are_recorded_together(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     jobs = [make_job(max_attempts=2) for _ in range(4)]
-    claims = {c.job_id: c for c in lifecycle.claim([j.id for j in jobs], worker_row.id)}
+    claims = {
+        c.claim.job_id: c for c in lifecycle.claim([j.id for j in jobs], worker_row.id)
+    }
     good, bad, dead, freed = (claims[str(job.id)] for job in jobs)
 
     changed = lifecycle.finish(
         [
-            outcomes.succeeded(good, 1),
+            outcomes.succeeded(good.claim, 1),
             failure(bad),
-            outcomes.lost(dead, "killed by SIGKILL"),
-            outcomes.released(freed),
+            outcomes.lost(*dead, "killed by SIGKILL"),
+            outcomes.released(freed.claim),
         ]
     )
 
@@ -290,14 +296,14 @@ def test_a_person_retries_with_a_fresh_budget_on_the_same_row(
     assert (job.status, job.failures, job.losses) == ("queued", 0, 0)
     assert (job.finished_at, job.published_at, job.error) == (None, None, "")
     assert job.attempts.count() == 1
-    assert claim_one(job, worker_row).attempt == 2
+    assert claim_one(job, worker_row).claim.attempt == 2
 
 
 def test_what_succeeded_or_still_waits_is_not_retried(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     done, waiting = make_job(), make_job()
-    lifecycle.finish([outcomes.succeeded(claim_one(done, worker_row), None)])
+    lifecycle.finish([outcomes.succeeded(claim_one(done, worker_row).claim, None)])
 
     assert lifecycle.retry([done.id, waiting.id]) == 0
 

@@ -35,7 +35,7 @@ from hypothesis.stateful import (
 from jobs import lifecycle, outcomes
 from jobs.maintenance import pruner, rescuer
 from jobs.models import Attempt, Job, Worker
-from jobs.outcomes import MAX_INTERRUPTIONS, MAX_LOSSES, Claim, Outcome
+from jobs.outcomes import MAX_INTERRUPTIONS, MAX_LOSSES, Claim, Claimed, Outcome
 from jobs.statuses import ARROWS, FINISHED, RETRYABLE, Status
 from jobs.worker.lease import Lease
 
@@ -53,7 +53,7 @@ AGES = pruner.ages(succeeded_days=7, failed_days=7)
 class Ending:
     """A way in which an attempt may end: what the code makes of it, and what it must."""
 
-    outcome: Callable[[Claim], Outcome]
+    outcome: Callable[[Claimed], Outcome]
     model: Callable[[Row], Status]
     counted: str = ""  # the budget that it is taken from
     later: bool = False  # it waits, if it is queued again
@@ -66,48 +66,48 @@ def _unless_spent(spent: bool) -> Status:
 
 ENDINGS = {
     "succeeded": Ending(
-        lambda claim: outcomes.succeeded(claim, {"ok": True}),
+        lambda it: outcomes.succeeded(it.claim, {"ok": True}),
         lambda row: Status.SUCCEEDED,
     ),
     "failed": Ending(
-        lambda claim: outcomes.failed(claim, "E", "bad luck", "", delay=LATER),
+        lambda it: outcomes.failed(*it, "E", "bad luck", "", delay=LATER),
         lambda row: _unless_spent(row.failures + 1 >= row.max_attempts),
         counted="failures",
         later=True,
         recorded="failed",
     ),
     "failed for good": Ending(
-        lambda claim: outcomes.failed(claim, "E", "hopeless", "", final=True),
+        lambda it: outcomes.failed(*it, "E", "hopeless", "", final=True),
         lambda row: Status.FAILED,
         counted="failures",
         recorded="failed",
     ),
     "lost": Ending(
-        lambda claim: outcomes.lost(claim, "killed"),
+        lambda it: outcomes.lost(*it, "killed"),
         lambda row: _unless_spent(row.losses + 1 >= MAX_LOSSES),
         counted="losses",
         recorded="lost",
     ),
     "snoozed": Ending(
-        lambda claim: outcomes.snoozed(claim, "later", LATER),
+        lambda it: outcomes.snoozed(it.claim, "later", LATER),
         lambda row: Status.QUEUED,
         later=True,
         recorded="snoozed",
     ),
     "called off": Ending(
-        lambda claim: outcomes.cancelled(claim, "never mind"),
+        lambda it: outcomes.cancelled(it.claim, "never mind"),
         lambda row: Status.CANCELLED,
         recorded="cancelled",
     ),
     "released": Ending(
-        outcomes.released,
+        lambda it: outcomes.released(it.claim),
         lambda row: Status.QUEUED,
         recorded="released",
     ),
     # Its budget is the one that two statuses share: see `ending_of`.
     "interrupted": Ending(
         # Its delay is random, so it says one that is not.
-        lambda claim: outcomes.interrupted(claim, "E", "no", "")._replace(delay=LATER),
+        lambda it: outcomes.interrupted(*it, "E", "no", "")._replace(delay=LATER),
         lambda row: Status.QUEUED,
         counted="interruptions",
         later=True,
@@ -185,9 +185,9 @@ class Client:
     name: str
     thread: ThreadPoolExecutor
     lease: Lease | None = None
-    claims: list[Claim] = field(default_factory=list)
+    claims: list[Claimed] = field(default_factory=list)
     # The attempt whose completion it has written, and not yet committed.
-    completing: Claim | None = None
+    completing: Claimed | None = None
     transaction: Any = None
     # What it waits for, because somebody else holds the lock of a row.
     waiting: Future[Any] | None = None
@@ -286,7 +286,7 @@ class Lives(RuleBasedStateMachine):
     def locked(self) -> dict[str, Client]:
         """Rows that an open transaction has changed, and whose it is."""
         return {
-            client.completing.job_id: client
+            client.completing.claim.job_id: client
             for client in self.clients
             if client.completing is not None
         }
@@ -298,13 +298,13 @@ class Lives(RuleBasedStateMachine):
             return []
         return data.draw(st.lists(st.sampled_from(ids), min_size=1, unique=True))
 
-    def owns(self, claim: Claim) -> bool:
-        row = self.rows.get(claim.job_id)
-        return row is not None and row.owned_by(claim)
+    def owns(self, claimed: Claimed) -> bool:
+        row = self.rows.get(claimed.claim.job_id)
+        return row is not None and row.owned_by(claimed.claim)
 
-    def one_of_its_claims(self, data: st.DataObject, claims: list[Claim]) -> Claim:
+    def one_of_its_claims(self, data: st.DataObject, claims: list[Claimed]) -> Claimed:
         """As often one that it still owns as any at all, most of which are stale."""
-        owned = [claim for claim in claims if self.owns(claim)]
+        owned = [claimed for claimed in claims if self.owns(claimed)]
         keen: bool = data.draw(st.booleans())
         return data.draw(st.sampled_from(owned if owned and keen else claims))
 
@@ -329,23 +329,23 @@ class Lives(RuleBasedStateMachine):
 
         claims = client.do(lambda: lifecycle.claim(ids, client.worker))
 
-        assert {claim.job_id for claim in claims} == {
+        assert {claim.job_id for claim, _ in claims} == {
             i for i in ids if self.rows[i].status == Status.QUEUED and self.rows[i].due
         }
-        for claim in claims:
+        for claim, budget in claims:
             row = self.rows[claim.job_id]
             row.claim(client.worker)
-            assert (claim.attempt, claim.max_attempts) == (
+            assert (claim.attempt, budget.max_attempts) == (
                 row.attempt,
                 row.max_attempts,
             )
-            assert (claim.failures, claim.losses, claim.interruptions) == (
+            assert (budget.failures, budget.losses, budget.interruptions) == (
                 row.failures,
                 row.losses,
                 row.interruptions,
             )
         # PostgreSQL returns them in any order, and what is drawn must not depend on that.
-        client.claims += sorted(claims, key=lambda claim: ids.index(claim.job_id))
+        client.claims += sorted(claims, key=lambda it: ids.index(it.claim.job_id))
 
     @event(lambda self: any(client.claims for client in self.idle), weight=5)
     def finish(self, data: st.DataObject) -> None:
@@ -353,19 +353,20 @@ class Lives(RuleBasedStateMachine):
         client = self.one_of(data, [each for each in self.idle if each.claims])
         # Who ends what another is just completing waits: see `meet_a_lock`.
         completing = [each.completing for each in self.clients]
-        held = [claim for claim in client.claims if claim not in completing]
-        ended: dict[str, tuple[Claim, str]] = {}
+        held = [each for each in client.claims if each not in completing]
+        ended: dict[str, tuple[Claimed, str]] = {}
         for _ in range(data.draw(st.integers(1, 4))):
             if held:
-                claim = self.one_of_its_claims(data, held)
-                ended[claim.job_id] = claim, data.draw(st.sampled_from(list(ENDINGS)))
-        outcomes = [ENDINGS[how].outcome(claim) for claim, how in ended.values()]
+                drawn = self.one_of_its_claims(data, held)
+                how = data.draw(st.sampled_from(list(ENDINGS)))
+                ended[drawn.claim.job_id] = drawn, how
+        batch = [ENDINGS[how].outcome(claimed) for claimed, how in ended.values()]
 
-        changed = client.do(lambda: lifecycle.finish(outcomes))
+        changed = client.do(lambda: lifecycle.finish(batch))
 
         expected = set()
-        for job_id, (claim, how) in ended.items():
-            if self.owns(claim):
+        for job_id, (claimed, how) in ended.items():
+            if self.owns(claimed):
                 self.rows[job_id].end(how)
                 expected.add(job_id)
         assert changed == expected, "who does not own a job changes nothing"
@@ -409,18 +410,18 @@ class Lives(RuleBasedStateMachine):
     )
     def complete_and_wait(self, data: st.DataObject) -> None:
         client = self.one_of(data, [each for each in self.idle if each.claims])
-        claim = self.one_of_its_claims(data, client.claims)
-        if claim.job_id in self.locked:
+        drawn = self.one_of_its_claims(data, client.claims)
+        if drawn.claim.job_id in self.locked:
             return
-        owned = self.owns(claim)
+        owned = self.owns(drawn)
 
         def complete() -> bool:
             client.transaction = transaction.atomic()
             client.transaction.__enter__()
-            return bool(lifecycle.finish([outcomes.succeeded(claim, None)]))
+            return bool(lifecycle.finish([outcomes.succeeded(drawn.claim, None)]))
 
         assert client.do(complete) == owned, "the fence"
-        client.completing = claim
+        client.completing = drawn
         if not owned:
             self.leave_transaction(client, commit=False)
 
@@ -429,7 +430,7 @@ class Lives(RuleBasedStateMachine):
         client = self.one_of(data, list(self.locked.values()))
         commit = data.draw(st.booleans())
         assert client.completing is not None
-        job_id = client.completing.job_id
+        job_id = client.completing.claim.job_id
         self.leave_transaction(client, commit)
         if commit:
             self.rows[job_id].end("succeeded")
@@ -456,15 +457,16 @@ class Lives(RuleBasedStateMachine):
         """
         how = data.draw(st.sampled_from(["cancel", *ENDINGS]))
         holder = self.one_of(data, list(self.locked.values()))
-        claim, waiter = holder.completing, self.one_of(data, self.idle)
-        assert claim is not None
+        held, waiter = holder.completing, self.one_of(data, self.idle)
+        assert held is not None
+        claim = held.claim
         row = self.rows[claim.job_id]
         if how == "cancel":
             if row.cancelled:
                 return  # there is nothing to change, and no lock to wait for
             waiter.waiting = waiter.submit(lambda: lifecycle.cancel([claim.job_id]))
         else:
-            outcome = ENDINGS[how].outcome(claim)
+            outcome = ENDINGS[how].outcome(held)
             waiter.waiting = waiter.submit(lambda: lifecycle.finish([outcome]))
 
         def settle() -> Any:

@@ -93,8 +93,8 @@ def test_what_the_database_interrupts_too_often_fails(
     job = make_job()
     for _ in range(outcomes.MAX_INTERRUPTIONS + 1):
         Job.objects.update(run_after=job.created_at - timedelta(minutes=1))
-        (claim,) = lifecycle.claim([job.id], worker_row.id)
-        lifecycle.finish([outcomes.interrupted(claim, "E", "deadlock", "")])
+        ((claim, budget),) = lifecycle.claim([job.id], worker_row.id)
+        lifecycle.finish([outcomes.interrupted(claim, budget, "E", "deadlock", "")])
 
     job.refresh_from_db()
     assert (job.status, job.failures) == ("failed", 1)

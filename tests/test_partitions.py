@@ -72,7 +72,9 @@ def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
 ) -> None:
     jobs = [saved(), saved(NEXT_WEEK)]
 
-    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), 1) for job in jobs])
+    lifecycle.finish(
+        [outcomes.succeeded(claimed(job, worker_row).claim, 1) for job in jobs]
+    )
 
     assert set(Job.objects.values_list("status", flat=True)) == {"succeeded"}
     for address in ("/jobs/", "/admin/jobs/job/", f"/jobs/{jobs[1].id}/"):
@@ -82,8 +84,8 @@ def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
 
 
 def test_a_week_is_dropped_with_its_attempts(worker_row: Worker) -> None:
-    claim = claimed(saved(NEXT_WEEK), worker_row)
-    lifecycle.finish([outcomes.failed(claim, "E", "", "", final=True)])
+    claim, budget = claimed(saved(NEXT_WEEK), worker_row)
+    lifecycle.finish([outcomes.failed(claim, budget, "E", "", "", final=True)])
     assert Attempt.objects.count() == 1
 
     dropped = drop_weeks()

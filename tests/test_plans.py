@@ -41,7 +41,7 @@ def new_session() -> Iterator[None]:
 
 
 def run(job: Job, worker: Worker) -> None:
-    assert lifecycle.finish([outcomes.succeeded(claimed(job, worker), None)])
+    assert lifecycle.finish([outcomes.succeeded(claimed(job, worker).claim, None)])
 
 
 def prepared_statements(among: Any = connection) -> dict[str, int]:
@@ -174,7 +174,7 @@ def test_ends_of_many_find_each_row_by_its_key(
     if analyzed:
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE jobs_job")
-    ended = [outcomes.succeeded(claim, None) for claim in claims[:300]]
+    ended = [outcomes.succeeded(claim, None) for claim, _ in claims[:300]]
     with CaptureQueriesContext(connection) as queries, transaction.atomic():
         assert len(lifecycle.finish(ended)) == 300
         transaction.set_rollback(True)
@@ -195,14 +195,14 @@ class TestCompleting:
     @pytest.fixture(autouse=True)
     def planned(self, make_job: MakeJob, worker_row: Worker) -> None:
         for _ in range(prepared.LEAST_USES):
-            complete(claimed(make_job(), worker_row), None)
+            complete(claimed(make_job(), worker_row).claim, None)
         assert any("WITH changed" in each for each in prepared_statements())
         Queue.objects.filter(name="made").delete()
 
     def test_it_is_committed_with_what_the_function_wrote(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
-        claim = claimed(make_job(), worker_row)
+        claim, _ = claimed(make_job(), worker_row)
         committed: list[bool] = []
 
         with transaction.atomic():
@@ -223,7 +223,7 @@ class TestCompleting:
     def test_the_result_is_stored_as_it_is(
         self, result: Any, make_job: MakeJob, worker_row: Worker
     ) -> None:
-        claim = claimed(make_job(), worker_row)
+        claim, _ = claimed(make_job(), worker_row)
 
         complete(claim, result)
 
@@ -232,7 +232,7 @@ class TestCompleting:
     def test_nothing_is_committed_if_the_job_is_somebody_elses(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
-        claim = claimed(make_job(), worker_row)
+        claim, _ = claimed(make_job(), worker_row)
         Job.objects.update(attempt=claim.attempt + 1)
 
         with pytest.raises(Fenced):
@@ -246,7 +246,7 @@ class TestCompleting:
     def test_what_only_a_commit_finds_out_is_raised(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
-        claim = claimed(make_job(), worker_row)
+        claim, _ = claimed(make_job(), worker_row)
 
         with (  # noqa: PT012 - one transaction
             pytest.raises(IntegrityError, match="foreign key"),
@@ -267,7 +267,7 @@ class TestCompleting:
     def test_a_transaction_around_it_is_not_ended(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
-        claim = claimed(make_job(), worker_row)
+        claim, _ = claimed(make_job(), worker_row)
 
         with transaction.atomic():
             complete(claim, None)
@@ -281,11 +281,11 @@ class TestCompleting:
         self, forget: str, make_job: MakeJob, worker_row: Worker
     ) -> None:
         for _ in range(3):
-            complete(claimed(make_job(), worker_row), None)
+            complete(claimed(make_job(), worker_row).claim, None)
             with connection.cursor() as cursor:
                 cursor.execute(forget)
 
-        complete(claimed(make_job(), worker_row), None)
+        complete(claimed(make_job(), worker_row).claim, None)
 
         assert not Job.objects.exclude(status="succeeded").exists()
 
@@ -293,7 +293,7 @@ class TestCompleting:
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         for attempt in (1, 40_000, 100_000):
-            claim = claimed(make_job(), worker_row)
+            claim, _ = claimed(make_job(), worker_row)
             Job.objects.filter(pk=claim.job_id).update(attempt=attempt)
             complete(claim._replace(attempt=attempt), None)
             assert Job.objects.get(pk=claim.job_id).status == "succeeded"
@@ -301,7 +301,7 @@ class TestCompleting:
     def test_a_connection_that_breaks_in_that_moment_interrupts_the_job(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
-        claim = claimed(make_job(), worker_row)
+        claim, _ = claimed(make_job(), worker_row)
 
         with (  # noqa: PT012 - one transaction
             pytest.raises(OperationalError) as raised,

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 
 from jobs import crashpoints, lifecycle, outcomes
 from jobs.models import Job
-from jobs.outcomes import Claim
+from jobs.outcomes import Budget, Fence
 from jobs.statuses import Status
 
 logger = logging.getLogger("jobs.rescuer")
@@ -44,19 +44,13 @@ def _rescue_batch() -> int:
         # Past those that another worker is rescuing, or that are just being finished.
         orphans = orphans.select_for_update(skip_locked=True, of=("self",))
     with transaction.atomic(using=alias):
-        claims = [
-            Claim(
-                job_id=str(job.id),
-                worker=str(job.worker_id),
-                attempt=job.attempt,
-                task=job.task,
-                losses=job.losses,
-            )
-            for job in orphans.defer("args", "kwargs", "result")[:BATCH]
-            if job.worker_id is not None
-        ]
         lost = [
-            outcomes.lost(claim, "its worker died or was cut off") for claim in claims
+            outcomes.lost(
+                Fence(str(job.worker_id), str(job.id), job.attempt),
+                Budget.of(job),
+                "its worker died or was cut off",
+            )
+            for job in orphans.only("worker", "attempt", *Budget._fields)[:BATCH]
         ]
         rescued = len(lifecycle.finish(lost))
         if rescued:

@@ -229,22 +229,12 @@ class Child:
 
 def job(claim: Claim, number: int) -> Sequence[Any]:
     """A claimed job on its way to a child."""
-    return (
-        number,
-        claim.job_id,
-        claim.worker,
-        claim.attempt,
-        claim.task,
-        claim.args,
-        claim.kwargs,
-        claim.timeout,
-    )
+    return (number, *claim)
 
 
 def _execution(received: Sequence[Any]) -> tuple[int, Execution]:
-    number, job_id, worker, attempt, task, args, kwargs, timeout = received
-    claim = Claim(job_id, worker, attempt, task, args, kwargs, timeout=timeout)
-    return number, Execution(claim)
+    number, *claim = received
+    return number, Execution(Claim(*claim))
 
 
 def _readable(channel: socket.socket, timeout: float) -> bool:

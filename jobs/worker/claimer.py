@@ -10,7 +10,7 @@ from uuid import UUID
 
 from jobs import crashpoints, lifecycle, sql
 from jobs.models import Job
-from jobs.outcomes import Claim
+from jobs.outcomes import Claimed
 from jobs.transports.base import Consumer, Delivery
 
 logger = logging.getLogger("jobs.worker")
@@ -42,7 +42,7 @@ class Claimer:
         #: A hint that was just looked at is of a queue that is paused.
         self.met_a_pause = False
 
-    def claim(self, limit: int, worker: UUID | str) -> list[Claim]:
+    def claim(self, limit: int, worker: UUID | str) -> list[Claimed]:
         """Take what is at hand, at most `limit` jobs, without waiting for more."""
         self.met_a_pause = False
         claims = self._claim_aside(limit, worker)
@@ -111,7 +111,7 @@ class Claimer:
         """Whether a hint lies here that another worker might have run by now."""
         return self.seconds_to_give_back() == 0.0
 
-    def _claim_once(self, limit: int, worker: UUID | str) -> tuple[list[Claim], int]:
+    def _claim_once(self, limit: int, worker: UUID | str) -> tuple[list[Claimed], int]:
         """The jobs claimed with the next hints, and how many of the hints were dropped."""
         fetched: list[Delivery] = []
         try:
@@ -125,29 +125,29 @@ class Claimer:
             raise
         if claims:
             crashpoints.reach("claim_after_commit")
-        claimed = {claim.job_id for claim in claims}
+        claimed = {claim.job_id for claim, _ in claims}
         for delivery in fetched:
             if delivery.job_id in claimed:
                 self._deliveries.setdefault(delivery.job_id, []).append(delivery)
         return claims, self._drop([d for d in fetched if d.job_id not in claimed])
 
-    def _claim_twice(self, job_ids: Sequence[str], worker: UUID | str) -> list[Claim]:
+    def _claim_twice(self, job_ids: Sequence[str], worker: UUID | str) -> list[Claimed]:
         """What the relay was just marking as published is free again a moment later."""
         claims = lifecycle.claim(job_ids, worker)
         if len(claims) == len(job_ids) or self._locked_turns:
             return claims
-        claimed = {claim.job_id for claim in claims}
+        claimed = {claim.job_id for claim, _ in claims}
         missed = [job_id for job_id in job_ids if job_id not in claimed]
         return claims + lifecycle.claim(missed, worker)
 
-    def _claim_aside(self, limit: int, worker: UUID | str) -> list[Claim]:
+    def _claim_aside(self, limit: int, worker: UUID | str) -> list[Claimed]:
         """Try again what somebody had locked: it runs within a second of being let go."""
         if not self._aside or time.monotonic() < self._aside_at:
             return []
         self._aside_at = time.monotonic() + ASIDE_SECONDS
         tried, rest = self._aside[:limit], self._aside[limit:]
         claims = lifecycle.claim(tried, worker)
-        claimed = {claim.job_id for claim in claims}
+        claimed = {claim.job_id for claim, _ in claims}
         waiting = self._waiting(tried)
         self._aside = rest + [i for i in tried if i in waiting and i not in claimed]
         return claims

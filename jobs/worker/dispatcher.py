@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from jobs import crashpoints, outcomes
-from jobs.outcomes import Claim, Outcome
+from jobs.outcomes import Claimed, Outcome
 from jobs.worker.fleet import HELD_UP_SECONDS, ChildHandle
 from jobs.worker.prefetch import UNKNOWN_SECONDS, Prefetch
 
@@ -42,7 +42,7 @@ class Dispatcher:
         self._slots = slots
         self._kill = kill
         # Until when each may wait here (monotonic).
-        self._waiting: deque[tuple[float, Claim]] = deque()
+        self._waiting: deque[tuple[float, Claimed]] = deque()
 
     @property
     def room(self) -> int:
@@ -60,20 +60,20 @@ class Dispatcher:
         """How many hints to have at hand."""
         return self.pace.hints
 
-    def held(self) -> Iterator[Claim]:
+    def held(self) -> Iterator[Claimed]:
         """All that is claimed and has not ended, waiting here or in hand of a child."""
         for _, claim in self._waiting:
             yield claim
         for each in self._children.values():
             for running in each.running.values():
-                yield running.claim
+                yield Claimed(running.claim, running.budget)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is no job here at all."""
         return not any(True for _ in self.held())
 
-    def take(self, claims: Iterable[Claim]) -> list[Outcome]:
+    def take(self, claims: Iterable[Claimed]) -> list[Outcome]:
         """These are to be dealt out. Returns those that had better not be.
 
         Of jobs that were lost before, there is one to a slot: one of them may be what kills
@@ -82,17 +82,17 @@ class Dispatcher:
         """
         claims = list(claims)
         spare = len(claims)
-        if any(claim.losses for claim in claims):
-            spare = self._slots - sum(claim.losses > 0 for claim in self.held())
+        if any(budget.losses for _, budget in claims):
+            spare = self._slots - sum(budget.losses > 0 for _, budget in self.held())
         until = time.monotonic() + WAIT_SECONDS
         refused = []
-        for claim in claims:
-            if claim.losses and spare <= 0:
+        for claimed in claims:
+            if claimed.budget.losses and spare <= 0:
                 self.pace.stumble(UNKNOWN_SECONDS)
-                refused.append(outcomes.released(claim, NOT_BEGUN))
+                refused.append(outcomes.released(claimed.claim, NOT_BEGUN))
             else:
-                spare -= claim.losses > 0
-                self._waiting.append((until, claim))
+                spare -= claimed.budget.losses > 0
+                self._waiting.append((until, claimed))
         return refused
 
     def deal(self) -> None:
@@ -126,19 +126,22 @@ class Dispatcher:
         """A child has answered that it did not begin these: they come first now."""
         sender.recalled = False
         until = time.monotonic() + WAIT_SECONDS
-        claims = [sender.running.pop(number).claim for number in numbers]
-        self._waiting.extendleft((until, claim) for claim in reversed(claims))
+        returned = [sender.running.pop(number) for number in numbers]
+        self._waiting.extendleft(
+            (until, Claimed(running.claim, running.budget))
+            for running in reversed(returned)
+        )
 
     def let_go(self, worker: str | None) -> list[Outcome]:
         """What waited for too long, or was not claimed by `worker`: anybody may run it."""
         now = time.monotonic()
         waiting, self._waiting = self._waiting, deque()
         gone = []
-        for until, claim in waiting:
-            if until > now and claim.worker == worker:
-                self._waiting.append((until, claim))
+        for until, claimed in waiting:
+            if until > now and claimed.claim.worker == worker:
+                self._waiting.append((until, claimed))
             else:
-                gone.append(outcomes.released(claim, NOT_BEGUN))
+                gone.append(outcomes.released(claimed.claim, NOT_BEGUN))
         return gone
 
     def moments(self) -> Iterator[float]:
@@ -154,7 +157,7 @@ class Dispatcher:
         per_slot = self.pace.per_slot
         return sum(each.room(per_slot) for each in self._children.values())
 
-    def _hand(self, chosen: ChildHandle, claims: list[Claim]) -> None:
+    def _hand(self, chosen: ChildHandle, claims: list[Claimed]) -> None:
         try:
             chosen.hand(claims)
         except OSError:

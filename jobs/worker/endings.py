@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs import outcomes
 from jobs.errors import TimeLimit
-from jobs.outcomes import Claim, Outcome
+from jobs.outcomes import Outcome
 from jobs.worker import executor
 from jobs.worker.fleet import STOP_SECONDS, Running
 
@@ -25,6 +25,7 @@ def of_killed(running: Running) -> Outcome:
         )
     return outcomes.failed(
         claim,
+        running.budget,
         exception=f"{TimeLimit.__module__}.{TimeLimit.__name__}",
         message=f"it ran longer than its time limit of {claim.timeout} s, and was "
         f"killed because it had not ended {STOP_SECONDS:.0f} s later",
@@ -32,8 +33,9 @@ def of_killed(running: Running) -> Outcome:
     )
 
 
-def of_report(claim: Claim, ending: str, details: Any) -> Outcome:
+def of_report(running: Running, ending: str, details: Any) -> Outcome:
     """The arrow that a child's report takes, if there is something left to record."""
+    claim, budget = running.claim, running.budget
     match ending:
         case executor.SUCCEEDED:
             return outcomes.returned(claim, details)
@@ -43,5 +45,5 @@ def of_report(claim: Claim, ending: str, details: Any) -> Outcome:
             return outcomes.cancelled(claim, **details)
     logger.info("job %s raised %s", claim.job_id, details["exception"])
     if ending == executor.INTERRUPTED:
-        return outcomes.interrupted(claim, **details)
-    return outcomes.failed(claim, **details)
+        return outcomes.interrupted(claim, budget, **details)
+    return outcomes.failed(claim, budget, **details)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from jobs.outcomes import Claim
+from jobs.outcomes import Budget, Claim, Claimed
 from jobs.worker import child
 
 #: How long a function may take to end once it was told to, in seconds. Then it is killed.
@@ -25,6 +25,7 @@ class Running:
     """A job that a child has in hand, and until when it may go on. Times are monotonic."""
 
     claim: Claim
+    budget: Budget
     number: int  # its name between us and the child, in the order of handing out
     begun_at: float | None = None  # once it is its turn
     expires_at: float = math.inf
@@ -64,12 +65,12 @@ class ChildHandle:
         """Raises OSError if it has died, or does not read."""
         self.channel.sendall(child.encode(message))
 
-    def hand(self, claims: Sequence[Claim]) -> None:
+    def hand(self, claims: Sequence[Claimed]) -> None:
         """These are its to run, in this order. Raises OSError as `send` does."""
         jobs = []
-        for claim in claims:
+        for claim, budget in claims:
             self._handed += 1
-            self.running[self._handed] = Running(claim, self._handed)
+            self.running[self._handed] = Running(claim, budget, self._handed)
             jobs.append(child.job(claim, self._handed))
         self.begin()
         self.send({"jobs": jobs})

@@ -193,10 +193,14 @@ class Recorder:
                 logger.exception(
                     "job %s: its outcome was refused", outcome.claim.job_id
                 )
+                budget = lifecycle.budget(outcome.claim)
+                if budget is None:
+                    continue  # somebody has deleted the job
                 changed |= lifecycle.finish(
                     [
                         failed(
                             outcome.claim,
+                            budget,
                             exception=f"{type(error).__module__}.{type(error).__name__}",
                             message="the database refused to store how this job ended",
                             traceback="",

@@ -37,7 +37,7 @@ from jobs import (
     transports,
 )
 from jobs.models import Job, JobQuerySet, Queue
-from jobs.outcomes import Claim, Outcome
+from jobs.outcomes import Fence, Outcome
 from jobs.relay import Relay
 from jobs.statuses import Status
 from jobs.worker import child, endings, executor
@@ -241,19 +241,14 @@ class Supervisor:
         if now < self._forgotten_at:
             return
         self._forgotten_at = math.inf
-        known = {claim.job_id for claim in self._dealer.held()}
+        known = {claim.job_id for claim, _ in self._dealer.held()}
         known |= {outcome.claim.job_id for outcome in self._recorder.held()}
         forgotten = [
             outcomes.released(
-                Claim(
-                    job_id=str(job.pk),
-                    worker=self._lease.worker_id,
-                    attempt=job.attempt,
-                    task=job.task,
-                ),
+                Fence(self._lease.worker_id, str(job.pk), job.attempt),
                 "the database's answer to the claim was lost",
             )
-            for job in self._claimed().exclude(pk__in=known).only("attempt", "task")
+            for job in self._claimed().exclude(pk__in=known).only("attempt")
         ]
         if forgotten:
             logger.warning("%d jobs were claimed without an answer", len(forgotten))
@@ -417,23 +412,23 @@ class Supervisor:
             self._spawn_delays = backoff.reconnect_delays()
         sender.retiring = sender.retiring or "retire" in message
         for number, microseconds, *report in message.get("reports", ()):
-            claim = sender.running.pop(number).claim
+            running = sender.running.pop(number)
             crashpoints.reach("report_received")
             self._dealer.pace.learn(microseconds / 1e6)
-            self._take_report(claim, *report)
+            self._take_report(running, *report)
         if "returned" in message:
             self._dealer.take_back(sender, message["returned"])
         sender.begin()
         if sender.retiring and not sender.running and not sender.dismissed:
             sender.dismiss()
 
-    def _take_report(self, claim: Claim, ending: str, details: Any) -> None:
+    def _take_report(self, running: Running, ending: str, details: Any) -> None:
         if ending == executor.COMMITTED:
-            self._committed.append(claim.job_id)
+            self._committed.append(running.claim.job_id)
         elif ending == executor.FENCED:
-            self._fenced.append(claim.job_id)
+            self._fenced.append(running.claim.job_id)
         else:
-            self._ended.append(endings.of_report(claim, ending, details))
+            self._ended.append(endings.of_report(running, ending, details))
 
     def _bury(self, ended: Exited) -> None:
         """A child has died: its last reports count, what it still ran is lost."""
@@ -461,7 +456,7 @@ class Supervisor:
             elif running.number not in ended.at:
                 outcome = outcomes.released(running.claim, f"{how} before it reported")
             elif not dead.killed:
-                outcome = outcomes.lost(running.claim, how)
+                outcome = outcomes.lost(running.claim, running.budget, how)
             elif now >= running.kill_at:
                 outcome = endings.of_killed(running)
             else:

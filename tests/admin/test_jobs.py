@@ -89,9 +89,9 @@ def address(job: Job, what: str = "change") -> str:
     return reverse(f"admin:jobs_job_{what}", args=[job.pk])
 
 
-def claimed(job: Job, worker: Worker) -> outcomes.Claim:
-    (claim,) = lifecycle.claim([job.pk], worker.pk)
-    return claim
+def claimed(job: Job, worker: Worker) -> outcomes.Claimed:
+    (claimed,) = lifecycle.claim([job.pk], worker.pk)
+    return claimed
 
 
 @pytest.fixture
@@ -100,10 +100,12 @@ def of_each_status(make_job: MakeJob, worker_row: Worker) -> dict[str, Job]:
     jobs = {status.value: make_job(queue=status.value) for status in Status}
     lifecycle.cancel([jobs["cancelled"].pk])
     claimed(jobs["running"], worker_row)
-    claim = claimed(jobs["succeeded"], worker_row)
+    claim, budget = claimed(jobs["succeeded"], worker_row)
     lifecycle.finish([outcomes.succeeded(claim, 1)])
-    claim = claimed(jobs["failed"], worker_row)
-    lifecycle.finish([outcomes.failed(claim, "builtins.ValueError", "no", "trace")])
+    claim, budget = claimed(jobs["failed"], worker_row)
+    lifecycle.finish(
+        [outcomes.failed(claim, budget, "builtins.ValueError", "no", "trace")]
+    )
     return jobs
 
 
@@ -707,7 +709,7 @@ def test_a_job_that_ended_after_the_page_was_shown_is_not_cancelled(
 ) -> None:
     job = make_job()
     operator.get(address(job, "cancel"))
-    claim = claimed(job, worker_row)
+    claim, _ = claimed(job, worker_row)
     lifecycle.finish([outcomes.succeeded(claim, None)])
 
     operator.post(address(job, "cancel"))
@@ -891,8 +893,8 @@ def test_whatever_a_job_holds_stays_text_in_the_admin(
 ) -> None:
     evil = '"><script>alert(1)</script>'
     job = make_job(ECHO, evil)
-    claim = claimed(job, worker_row)
-    lifecycle.finish([outcomes.failed(claim, evil, evil, evil)])
+    claim, budget = claimed(job, worker_row)
+    lifecycle.finish([outcomes.failed(claim, budget, evil, evil, evil)])
     Job.objects.update(task=f"x.{evil}", queue=evil)
     Queue.objects.create(name=evil)
 

@@ -75,7 +75,7 @@ def claims(claiming: Claimer, worker: Worker, count: int) -> set[Any]:
     found: set[Any] = set()
 
     def enough() -> bool:
-        found.update(claim.job_id for claim in claiming.claim(10, worker.id))
+        found.update(claim.job_id for claim, _ in claiming.claim(10, worker.id))
         return len(found) >= count
 
     eventually(enough, what=f"{count} claims")
@@ -83,7 +83,7 @@ def claims(claiming: Claimer, worker: Worker, count: int) -> set[Any]:
 
 
 def succeed(job: Job, worker: Worker) -> None:
-    lifecycle.finish([outcomes.succeeded(claimed(job, worker), None)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker).claim, None)])
 
 
 # A queue that is sick
@@ -648,7 +648,7 @@ def test_b21_jobs_whose_hints_a_policy_drops_run_all_the_same(
     claiming = Claimer(transport, alias="default")
 
     def all_claimed() -> bool:
-        claiming.settle([c.job_id for c in claiming.claim(1, worker_row.id)])
+        claiming.settle([claim.job_id for claim, _ in claiming.claim(1, worker_row.id)])
         return not Job.objects.filter(status="queued").exists()
 
     eventually(all_claimed)
@@ -708,7 +708,7 @@ def test_b28_a_deployment_whose_hints_another_takes_loses_nothing(
     claiming = Claimer(transport, alias="default")
 
     def all_claimed() -> bool:
-        claiming.settle([c.job_id for c in claiming.claim(1, worker_row.id)])
+        claiming.settle([claim.job_id for claim, _ in claiming.claim(1, worker_row.id)])
         return not Job.objects.filter(status="queued").exists()
 
     eventually(all_claimed)

@@ -181,9 +181,9 @@ def no_publishing_here(broker: Broker, settings: Settings) -> None:
 def finished_long_ago(jobs: list[Job]) -> None:
     soon = timezone.now() + timedelta(minutes=1)
     claims = lifecycle.claim([job.pk for job in jobs], somebody(soon).pk)
-    lifecycle.finish([outcomes.succeeded(claim, None) for claim in claims])
+    lifecycle.finish([outcomes.succeeded(claim, None) for claim, _ in claims])
     # Those that were claimed: a relay that marks a row just now has it locked.
-    Job.objects.filter(pk__in=[claim.job_id for claim in claims]).update(
+    Job.objects.filter(pk__in=[claim.job_id for claim, _ in claims]).update(
         finished_at=LONG_AGO
     )
 

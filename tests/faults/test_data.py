@@ -53,7 +53,7 @@ def there_and_back(value: Any, worker: Worker) -> Any:
     one = Job(task=ECHO, args=[value])
     one.save()
     (many,) = Job.objects.enqueue_many([Job(task=ECHO, kwargs={"value": value})])
-    claims = {c.job_id: c for c in lifecycle.claim([one.pk, many], worker.pk)}
+    claims = {c.job_id: c for c, _ in lifecycle.claim([one.pk, many], worker.pk)}
     (argument,) = json.loads(claims[str(one.pk)].args)
     assert json.loads(claims[str(many)].kwargs) == {"value": argument}
 
@@ -127,9 +127,9 @@ def test_p6_a_thousand_failures_wait_no_longer_than_ten(
 ) -> None:
     job = make_job(max_attempts=values.MAX_ATTEMPTS)
     Job.objects.filter(pk=job.pk).update(failures=values.MAX_ATTEMPTS - 2)
-    (claim,) = lifecycle.claim([job.pk], worker_row.pk)
+    ((claim, budget),) = lifecycle.claim([job.pk], worker_row.pk)
 
-    lifecycle.finish([outcomes.failed(claim, "E", "again", "")])
+    lifecycle.finish([outcomes.failed(claim, budget, "E", "again", "")])
 
     job.refresh_from_db()
     longest = timedelta(seconds=backoff.LONGEST_RETRY)
@@ -262,9 +262,9 @@ def test_v8_the_name_of_an_exception_is_cut_to_its_column(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(max_attempts=1)
-    (claim,) = lifecycle.claim([job.pk], worker_row.pk)
+    ((claim, budget),) = lifecycle.claim([job.pk], worker_row.pk)
 
-    lifecycle.finish([outcomes.failed(claim, "x" * 1000, "long", "")])
+    lifecycle.finish([outcomes.failed(claim, budget, "x" * 1000, "long", "")])
 
     assert job.attempts.get().exception == "x" * 255
 

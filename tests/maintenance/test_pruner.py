@@ -139,7 +139,7 @@ class TestPrune:
     def test_jobs_that_ended_in_one_moment_all_go(self, worker_row: Worker) -> None:
         ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(35))
         claims = lifecycle.claim(ids, worker_row.id)
-        lifecycle.finish([outcomes.succeeded(claim, None) for claim in claims])
+        lifecycle.finish([outcomes.succeeded(claim, None) for claim, _ in claims])
         assert Job.objects.values("finished_at").distinct().count() == 1
 
         assert prune({Status.SUCCEEDED: timedelta()}) == {"succeeded": 35}

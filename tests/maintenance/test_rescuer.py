@@ -64,7 +64,7 @@ class TestRescuer:
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
-        (claim,) = lifecycle.claim([job.id], worker_row.id)
+        ((claim, _),) = lifecycle.claim([job.id], worker_row.id)
         lapse(worker_row)
         rescuer.rescue()
 

@@ -81,7 +81,7 @@ def release(worker: Worker) -> None:
         for job in jobs:
             job.save()
         claims = [claimed(job, worker) for job in jobs]
-    lifecycle.finish([outcomes.released(claim) for claim in claims])
+    lifecycle.finish([outcomes.released(claim) for claim, _ in claims])
 
 
 def retry(worker: Worker) -> None:

@@ -114,7 +114,7 @@ def test_what_was_fetched_of_a_queue_that_is_left_can_still_be_acknowledged(
     deliveries = fetch(waiting, 1)
 
     waiting.consume(["default"])
-    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), None)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row).claim, None)])
     waiting.acknowledge(deliveries)
     waiting.stop()
 
@@ -176,7 +176,7 @@ def test_what_is_acknowledged_does_not_come_again(
     job = make_job()
     first = consumer()
     deliveries = fetch(first, 1)
-    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), None)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row).claim, None)])
 
     first.acknowledge(deliveries)
     first.stop()
@@ -245,7 +245,7 @@ def test_two_workers_never_claim_the_same_job(
         deadline = time.monotonic() + 30
         try:
             while len(claimed) < len(ids) and time.monotonic() < deadline:
-                claims = [claim.job_id for claim in claiming.claim(7, worker_row.id)]
+                claims = [claim.job_id for claim, _ in claiming.claim(7, worker_row.id)]
                 claimed.extend(claims)
                 claiming.settle(claims)
         finally:
@@ -269,8 +269,8 @@ def test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does(
     told: list[str] = []
     connection.connection.set_trace_callback(told.append)
 
-    claims = eventually(lambda: claiming.claim(1, worker_row.id))
-    lifecycle.finish([outcomes.succeeded(claims[0], None)])
+    ((claim, _),) = eventually(lambda: claiming.claim(1, worker_row.id))
+    lifecycle.finish([outcomes.succeeded(claim, None)])
 
     connection.connection.set_trace_callback(None)
     order = re.findall(r"synchronous = \d|SET status|COMMIT", "\n".join(told))
@@ -296,7 +296,7 @@ def test_over_a_broker_a_claim_is_one_question_and_so_is_the_end_of_a_job(
     eventually(waiting.ready)
 
     with CaptureQueriesContext(connection) as asked:
-        (claim,) = claiming.claim(1, worker_row.id)
+        ((claim, _),) = claiming.claim(1, worker_row.id)
         lifecycle.finish([outcomes.succeeded(claim, None)], patient=False)
 
     waiting.stop()

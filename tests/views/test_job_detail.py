@@ -62,9 +62,9 @@ def viewer(db: None) -> Client:
     return signed_in("view_job")
 
 
-def claimed(job: Job, worker: Worker) -> outcomes.Claim:
-    (claim,) = lifecycle.claim([job.pk], worker.pk)
-    return claim
+def claimed(job: Job, worker: Worker) -> outcomes.Claimed:
+    (claimed,) = lifecycle.claim([job.pk], worker.pk)
+    return claimed
 
 
 def page(client: Client, job: Job) -> str:
@@ -255,8 +255,10 @@ def test_a_job_to_be_retried_says_when_and_after_what(
     make_job: MakeJob, viewer: Client, worker_row: Worker
 ) -> None:
     job = make_job(FAIL, max_attempts=5)
-    claim = claimed(job, worker_row)
-    lifecycle.finish([outcomes.failed(claim, "builtins.ValueError", "bad luck", "")])
+    claim, budget = claimed(job, worker_row)
+    lifecycle.finish(
+        [outcomes.failed(claim, budget, "builtins.ValueError", "bad luck", "")]
+    )
     Job.objects.update(run_after=timezone.now() + timedelta(seconds=59.9))
 
     text = page(viewer, job)
@@ -268,7 +270,7 @@ def test_a_job_that_succeeded_says_after_how_long_and_shows_its_result(
     make_job: MakeJob, viewer: Client, worker_row: Worker
 ) -> None:
     job = make_job()
-    claim = claimed(job, worker_row)
+    claim, _ = claimed(job, worker_row)
     Job.objects.update(started_at=F("started_at") - timedelta(seconds=5))
     lifecycle.finish([outcomes.succeeded(claim, {"answer": "é"})])
 
@@ -283,8 +285,10 @@ def test_a_job_that_failed_says_why_and_shows_every_attempt_newest_first(
 ) -> None:
     job = make_job(FAIL, max_attempts=2)
     for trace in ("first trace", "second trace"):
-        claim = claimed(job, worker_row)
-        lifecycle.finish([outcomes.failed(claim, "builtins.OSError", "no way", trace)])
+        claim, budget = claimed(job, worker_row)
+        lifecycle.finish(
+            [outcomes.failed(claim, budget, "builtins.OSError", "no way", trace)]
+        )
         Job.objects.filter(status=Status.QUEUED).update(
             run_after=timezone.now() - timedelta(seconds=1)
         )
@@ -308,7 +312,7 @@ def test_a_running_job_that_is_cancelled_says_so_and_then_how_it_ended(
     make_job: MakeJob, viewer: Client, worker_row: Worker
 ) -> None:
     job = make_job()
-    (claim,) = lifecycle.claim([job.pk], worker_row.pk)
+    ((claim, _),) = lifecycle.claim([job.pk], worker_row.pk)
     lifecycle.cancel([job.pk])
 
     assert "Cancelling: it was asked to stop on host:1" in page(viewer, job)
@@ -418,10 +422,10 @@ def test_whatever_a_task_says_stays_text(
 ) -> None:
     job = make_job("tests.sample.tasks.echo", evil, kwargs={}, max_attempts=2)
     Worker.objects.update(host=evil)
-    claim = claimed(job, worker_row)
-    lifecycle.finish([outcomes.failed(claim, evil, evil, evil)])
+    claim, budget = claimed(job, worker_row)
+    lifecycle.finish([outcomes.failed(claim, budget, evil, evil, evil)])
     Job.objects.update(run_after=timezone.now() - timedelta(seconds=1))
-    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), {evil: evil})])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row).claim, {evil: evil})])
     # Past every check, as a broken or hostile writer would.
     Job.objects.update(queue=evil[:64], error=evil, task=f"x.{evil}")
     plain_page = viewer.get(make_job().get_absolute_url()).content.decode()
@@ -597,13 +601,13 @@ def test_every_step_of_a_job_is_a_change(
 
     Job.objects.update(published_at=timezone.now())
     look()
-    claim = claimed(job, worker_row)
+    claim, budget = claimed(job, worker_row)
     look()
-    lifecycle.finish([outcomes.failed(claim, "ValueError", "", "")])
+    lifecycle.finish([outcomes.failed(claim, budget, "ValueError", "", "")])
     look()
     Job.objects.update(run_after=timezone.now() - timedelta(seconds=1))
     look()
-    claim = claimed(job, worker_row)
+    claim, budget = claimed(job, worker_row)
     look()
     lifecycle.finish([outcomes.succeeded(claim, None)])
     look()
@@ -616,7 +620,7 @@ def test_polling_ends_with_the_job(
     job = make_job()
     before = poll(viewer, job.get_absolute_url()).content
 
-    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row), 1)])
+    lifecycle.finish([outcomes.succeeded(claimed(job, worker_row).claim, 1)])
 
     assert b"data-poll" in before
     assert b"data-poll" not in poll(viewer, job.get_absolute_url()).content

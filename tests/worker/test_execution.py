@@ -11,7 +11,7 @@ import pytest
 from jobs import lifecycle, outcomes
 from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Queue, Worker
-from jobs.outcomes import Claim, Outcome
+from jobs.outcomes import Claim, Claimed, Outcome
 from jobs.statuses import Phase
 from tests.conftest import MakeJob, Site, WorkerProcess, a_moment_ago, ends_as
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SAMPLE = "tests.sample.tasks"
 
 #: How an attempt may end that has not done its work.
-ENDINGS: dict[str, Callable[[Claim], Outcome]] = {
-    "failed": lambda claim: outcomes.failed(claim, "x.Error", "no", ""),
-    "failed for good": lambda claim: outcomes.failed(claim, "x", "no", "", final=True),
-    "interrupted": lambda claim: outcomes.interrupted(claim, "x.Error", "no", ""),
-    "snoozed": lambda claim: outcomes.snoozed(claim, "later", 60),
-    "lost": lambda claim: outcomes.lost(claim, "killed"),
-    "released": outcomes.released,
+ENDINGS: dict[str, Callable[[Claimed], Outcome]] = {
+    "failed": lambda it: outcomes.failed(*it, "x.Error", "no", ""),
+    "failed for good": lambda it: outcomes.failed(*it, "x", "no", "", final=True),
+    "interrupted": lambda it: outcomes.interrupted(*it, "x.Error", "no", ""),
+    "snoozed": lambda it: outcomes.snoozed(it.claim, "later", 60),
+    "lost": lambda it: outcomes.lost(*it, "killed"),
+    "released": lambda it: outcomes.released(it.claim),
 }
 
 
@@ -113,12 +113,12 @@ class TestInThreads:
 
 
 @pytest.fixture
-def claimed(make_job: MakeJob, worker_row: Worker) -> Claim:
+def claimed(make_job: MakeJob, worker_row: Worker) -> Claimed:
     """A job that runs, as far as its row knows, and that somebody has cancelled."""
     job = make_job(f"{SAMPLE}.echo", max_attempts=5)
-    (claim,) = lifecycle.claim([job.pk], worker_row.pk)
+    (claimed,) = lifecycle.claim([job.pk], worker_row.pk)
     assert lifecycle.cancel([job.pk]) == 1
-    return claim
+    return claimed
 
 
 def job_of(claim: Claim) -> Job:
@@ -126,54 +126,54 @@ def job_of(claim: Claim) -> Job:
 
 
 class TestItSticks:
-    def test_it_reads_as_cancelling_until_it_has_ended(self, claimed: Claim) -> None:
-        assert job_of(claimed).phase == Phase.CANCELLING
+    def test_it_reads_as_cancelling_until_it_has_ended(self, claimed: Claimed) -> None:
+        assert job_of(claimed.claim).phase == Phase.CANCELLING
 
-    def test_a_second_cancellation_changes_nothing(self, claimed: Claim) -> None:
-        before = job_of(claimed).cancel_requested_at
+    def test_a_second_cancellation_changes_nothing(self, claimed: Claimed) -> None:
+        before = job_of(claimed.claim).cancel_requested_at
 
-        assert lifecycle.cancel([claimed.job_id]) == 0
-        assert job_of(claimed).cancel_requested_at == before
+        assert lifecycle.cancel([claimed.claim.job_id]) == 0
+        assert job_of(claimed.claim).cancel_requested_at == before
 
     @pytest.mark.parametrize("outcome", ENDINGS)
     def test_however_its_attempt_ends_it_is_not_run_again(
-        self, claimed: Claim, outcome: str
+        self, claimed: Claimed, outcome: str
     ) -> None:
         lifecycle.finish([ENDINGS[outcome](claimed)])
 
-        job = job_of(claimed)
+        job = job_of(claimed.claim)
         assert (job.status, job.worker) == ("cancelled", None)
         assert job.finished_at is not None
         assert only_attempt(job).outcome == "cancelled"
 
     def test_a_rescue_does_not_bring_it_back(
-        self, claimed: Claim, worker_row: Worker
+        self, claimed: Claimed, worker_row: Worker
     ) -> None:
         Worker.objects.update(lease_until=a_moment_ago())
 
         assert rescuer.rescue() == 1
-        assert job_of(claimed).status == "cancelled"
+        assert job_of(claimed.claim).status == "cancelled"
 
     def test_d24_success_that_comes_first_wins_and_the_other_is_told(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
-        (claim,) = lifecycle.claim([job.pk], worker_row.pk)
+        ((claim, _),) = lifecycle.claim([job.pk], worker_row.pk)
         lifecycle.finish([outcomes.succeeded(claim, 1)])
 
         assert lifecycle.cancel([job.pk]) == 0
         assert job_of(claim).status == "succeeded"
 
     def test_a_person_may_retry_it_and_then_it_runs(
-        self, claimed: Claim, worker_row: Worker
+        self, claimed: Claimed, worker_row: Worker
     ) -> None:
-        lifecycle.finish([outcomes.released(claimed)])
+        lifecycle.finish([outcomes.released(claimed.claim)])
 
-        assert lifecycle.retry([claimed.job_id]) == 1
-        (again,) = lifecycle.claim([claimed.job_id], worker_row.pk)
-        lifecycle.finish([outcomes.lost(again, "killed")])
+        assert lifecycle.retry([claimed.claim.job_id]) == 1
+        ((again, budget),) = lifecycle.claim([claimed.claim.job_id], worker_row.pk)
+        lifecycle.finish([outcomes.lost(again, budget, "killed")])
 
-        assert job_of(claimed).status == "queued"
+        assert job_of(claimed.claim).status == "queued"
 
 
 def test_it_sticks_when_its_worker_is_stopped(make_job: MakeJob, site: Site) -> None:

@@ -33,7 +33,7 @@ class TestPause:
         assert Queue.objects.pause("mail", by="ada")
 
         claims = lifecycle.claim([mail.id, other.id], worker_row.id)
-        assert [claim.job_id for claim in claims] == [str(other.id)]
+        assert [claim.job_id for claim, _ in claims] == [str(other.id)]
         assert Queue.objects.resume("mail")
         assert len(lifecycle.claim([mail.id], worker_row.id)) == 1
 

@@ -33,7 +33,7 @@ def recording(woken: threading.Event) -> Iterator[Recorder]:
 
 
 def ended(make_job: MakeJob, worker: Worker) -> Outcome:
-    return outcomes.succeeded(claimed(make_job(), worker), "done")
+    return outcomes.succeeded(claimed(make_job(), worker).claim, "done")
 
 
 def others() -> list[int]:
