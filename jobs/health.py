@@ -1,19 +1,16 @@
-"""Answers for probes: does the process live, and is the site ready to serve.
+"""Answers for probes: is the process alive, and is the site ready to serve?
 
-They are for machines that may not log in, so they say yes or no and nothing else: why it is
-no is in the log, and with each worker in the admin.
+Probes come from machines that cannot log in, so the answers say yes or no and nothing else.
+The reason for a no is in the log, and beside each worker in the admin.
 """
 
 import functools
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import Error, connections, router, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count, Q
@@ -22,21 +19,21 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from jobs import conf
+from jobs import conf, sql
 from jobs.errors import ConfigurationError, one_line
 from jobs.models import Job, Worker
 
 logger = logging.getLogger("jobs.health")
 
-#: Without these the site is not ready.
-NEEDED = ("database", "migrations", "publishing")
-#: These are only told: a site whose workers are away serves its pages and saves jobs.
-TOLD = ("any_worker", "workers")
+#: If one of these does not hold, the site is not ready.
+REQUIRED = ("database", "migrations", "publishing")
+#: A site without workers still serves its pages and saves jobs, so these only inform.
+INFORMATIONAL = ("any_worker", "workers")
 
-#: A due job that RabbitMQ did not confirm in this time: publishing does not keep up.
+#: If a job has been due for longer and RabbitMQ has not confirmed it, publishing is stuck.
 OVERDUE = timedelta(seconds=60)
-#: What each question may take on a server that is busy or locked, in milliseconds.
-PATIENCE = 2000
+#: The most that each query may take, in seconds, on a server that is busy or locked.
+QUERY_SECONDS = 2.0
 
 
 @login_not_required
@@ -52,48 +49,37 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @require_safe
 @transaction.non_atomic_requests
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 if all that is needed holds, else 503; with each check by its name."""
-    found = check()
-    missing = [name for name in NEEDED if not found[name]]
+    """200 if everything that is required holds, else 503; JSON with each check by name."""
+    results = check()
+    missing = [name for name in REQUIRED if not results[name]]
     if missing:
         logger.warning("not ready: %s", ", ".join(missing))
-    return JsonResponse(found, status=503 if missing else 200)
+    return JsonResponse(results, status=503 if missing else 200)
 
 
 def check() -> dict[str, bool]:
-    """Each check, and whether it was seen to hold. One that could not be made does not."""
-    found = dict.fromkeys((*NEEDED, *TOLD), False)
+    """Each check, and whether it holds. A check that could not be made does not."""
+    results = dict.fromkeys((*REQUIRED, *INFORMATIONAL), False)
     connection = connections[router.db_for_write(Job)]
     try:
-        with _patiently(connection):
-            found["database"] = True
-            found["migrations"] = _is_migrated(connection)
-            if found["migrations"]:
-                found["publishing"] = not _is_overdue(connection.alias)
+        with sql.time_limit(connection.alias, QUERY_SECONDS):
+            results["database"] = True
+            results["migrations"] = is_migrated(connection)
+            if results["migrations"]:
+                results["publishing"] = not _is_overdue(connection.alias)
                 workers = _count_workers(connection.alias)
-                found["any_worker"] = bool(workers["live"])
-                found["workers"] = not workers["troubled"]
+                results["any_worker"] = bool(workers["live"])
+                results["workers"] = not workers["troubled"]
     except (Error, ConfigurationError) as error:
         logger.warning("a check failed: %s", one_line(error))
-    return found
+    return results
 
 
-@contextmanager
-def _patiently(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """The database answers, and no question asked in here takes longer than it should."""
-    if connection.vendor != "postgresql":
-        # No transaction: on SQLite it would take the lock for writing.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        yield
-        return
-    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL statement_timeout = {PATIENCE}")
-        yield
+def is_migrated(connection: Any) -> bool:
+    """Whether the newest migration of this code is applied. A newer one does no harm.
 
-
-def _is_migrated(connection: Any) -> bool:
-    """Whether the newest migration of this code is applied. A newer one does no harm."""
+    Raises a database Error if no migration has ever been applied, of any app.
+    """
     newest = _newest_migrations()
     rows = MigrationRecorder(connection).migration_qs
     return rows.filter(app="jobs", name__in=newest).count() == len(newest)
@@ -113,5 +99,5 @@ def _is_overdue(alias: str) -> bool:
 
 
 def _count_workers(alias: str) -> dict[str, int]:
-    live = Worker.objects.using(alias).filter(lease_until__gt=Now())
+    live = Worker.objects.using(alias).live()
     return live.aggregate(live=Count("pk"), troubled=Count("pk", filter=~Q(trouble="")))

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -29,7 +28,8 @@ from django.db import (
 from django.db.models import Exists, F, OuterRef, Q, Value
 from django.db.models.functions import Cast, Now
 
-from jobs import conf, crashpoints
+from jobs import conf, crashpoints, sql
+from jobs.errors import one_line
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import Status
 
@@ -178,7 +178,7 @@ def _prune(kind: Kind, patience: float) -> Iterator[Step]:
             "%d old rows (%s) could not be deleted: %s",
             refused,
             kind.name,
-            " ".join(text.split()),
+            one_line(text),
         )
 
 
@@ -186,7 +186,7 @@ def _read(
     kind: Kind, after: tuple[Any, Any] | None, size: int, patience: float
 ) -> list[tuple[Any, Any]]:
     """Time and key of the next rows. Takes no lock, and none is needed if there are none."""
-    with _bounded(kind.rows.db, patience):
+    with sql.time_limit(kind.rows.db, patience):
         return list(kind.oldest(after)[:size])
 
 
@@ -196,7 +196,7 @@ def _delete(kind: Kind, keys: Sequence[Any], patience: float) -> int:
     rows = kind.rows.filter(pk__in=keys)
     if connections[alias].features.has_select_for_update_skip_locked:
         rows = rows.select_for_update(skip_locked=True, of=("self",))
-    with _bounded(alias, patience), transaction.atomic(using=alias):
+    with sql.time_limit(alias, patience), transaction.atomic(using=alias):
         # Asked again, now that they are locked: somebody may have retried one meanwhile.
         locked = list(rows.values_list("pk", flat=True))
         # Arguments and results, which may be large, are not read.
@@ -205,30 +205,6 @@ def _delete(kind: Kind, keys: Sequence[Any], patience: float) -> int:
         crashpoints.reach("prune_before_commit")
     crashpoints.reach("prune_after_commit")
     return len(locked)
-
-
-@contextmanager
-def _bounded(alias: str, seconds: float) -> Iterator[None]:
-    """No statement in here works (PostgreSQL) or waits for its turn (SQLite) for longer."""
-    connection = connections[alias]
-    milliseconds = max(1, round(seconds * 1000))
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            # For this transaction only: a pooler may give the session to somebody else.
-            with transaction.atomic(using=alias):
-                cursor.execute(
-                    "SELECT set_config('statement_timeout', %s, true)",
-                    [str(milliseconds)],
-                )
-                yield
-            return
-        cursor.execute("PRAGMA busy_timeout")
-        (usual,) = cursor.fetchone()
-        cursor.execute(f"PRAGMA busy_timeout = {milliseconds}")
-        try:
-            yield
-        finally:
-            cursor.execute(f"PRAGMA busy_timeout = {int(usual)}")
 
 
 def _is_of_the_database(kind: Kind, error: Exception) -> bool:
@@ -262,9 +238,7 @@ class Pruner:
                 if ended.wait(step.seconds) or time.monotonic() - begun >= seconds:
                     return
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller has a lease to renew
-            logger.warning(
-                "pruning broke off, to be tried again: %s", " ".join(str(error).split())
-            )
+            logger.warning("pruning broke off, to be tried again: %s", one_line(error))
             connections[router.db_for_write(Job)].close()
         self._end_the_run()
 

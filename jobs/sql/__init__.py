@@ -8,6 +8,7 @@ from jobs.sql.batch import (
     is_locked,
     unanswered,
 )
+from jobs.sql.timeout import time_limit
 
 __all__ = [
     "VENDORS",
@@ -15,5 +16,6 @@ __all__ = [
     "execute_last",
     "forgettable",
     "is_locked",
+    "time_limit",
     "unanswered",
 ]

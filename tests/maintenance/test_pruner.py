@@ -19,7 +19,7 @@ from django.db.models.deletion import ProtectedError
 from django.db.models.signals import pre_delete
 from django.utils import timezone
 
-from jobs import conf, lifecycle, outcomes
+from jobs import conf, lifecycle, outcomes, sql
 from jobs.maintenance import pruner
 from jobs.models import Attempt, Job, Worker
 from jobs.statuses import FINISHED, Status
@@ -245,7 +245,7 @@ class TestPrune:
         within = []
 
         def fail() -> None:
-            with pruner._bounded("default", 0.25):
+            with sql.time_limit("default", 0.25):
                 within.append(answer())
                 raise ZeroDivisionError
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections, router
-from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
 
-from jobs import conf, discovery, exitcodes, transports, values
-from jobs.errors import ConfigurationError, InvalidJob
+from jobs import conf, discovery, exitcodes, health, transports, values
+from jobs.errors import ConfigurationError, InvalidJob, one_line
 from jobs.models import Job
 from jobs.worker import child
 from jobs.worker.child import Limits
@@ -122,15 +122,16 @@ class Command(BaseCommand):
         alias = router.db_for_write(Job)
         connection = connections[alias]
         try:
-            executor = MigrationExecutor(connection)
+            is_migrated = MigrationRecorder(
+                connection
+            ).has_table() and health.is_migrated(connection)
         except OperationalError as error:
             raise CommandError(
                 f"the database {alias!r} ({connection.vendor}) does not answer: "
-                f"{' '.join(str(error).split())}. Check DATABASE_URL, or start it.",
+                f"{one_line(error)}. Check DATABASE_URL, or start it.",
                 returncode=exitcodes.TEMPFAIL,
             ) from None
-        wanted = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "jobs"]
-        if executor.migration_plan(wanted):
+        if not is_migrated:
             raise CommandError(
                 f"the database {alias!r} is not migrated: run `manage.py migrate` first",
                 returncode=exitcodes.CONFIG,

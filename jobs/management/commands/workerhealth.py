@@ -69,10 +69,8 @@ class Command(BaseCommand):
     def _ages(self) -> dict[Worker, float]:
         """This host's workers that hold a lease, with the seconds since they renewed it."""
         length = conf.current().lease_seconds
-        workers = Worker.objects.filter(
-            host=socket.gethostname(), lease_until__gt=Now()
-        ).annotate(now=Now())
+        live = Worker.objects.live().filter(host=socket.gethostname())
         return {
             worker: length - (worker.lease_until - worker.now).total_seconds()
-            for worker in workers
+            for worker in live.annotate(now=Now())
         }
