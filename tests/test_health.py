@@ -303,14 +303,16 @@ class TestWorkerHealth:
     ) -> None:
         here(worker_row)
 
-        assert workerhealth() == f"well: {socket.gethostname()}:1\n"
+        assert workerhealth() == f"worker {socket.gethostname()}:1 is healthy\n"
 
     def test_it_tells_how_many_jobs_a_worker_takes_and_why(
         self, worker_row: Worker
     ) -> None:
         here(worker_row, pace="a job takes 2 ms: 16 to a slot")
 
-        assert workerhealth().endswith(":1: a job takes 2 ms: 16 to a slot\n")
+        assert workerhealth().endswith(
+            ":1 is healthy: a job takes 2 ms: 16 to a slot\n"
+        )
 
     def test_a_worker_of_another_host_is_none(self, worker_row: Worker) -> None:
         assert unwell() == f"no worker of {socket.gethostname()} holds a lease"
@@ -365,7 +367,7 @@ class TestWorkerHealth:
         well = Worker.objects.create(host="host", pid=2, slots=1, lease_until=lease)
         here(well)
 
-        assert workerhealth() == f"well: {socket.gethostname()}:2\n"
+        assert workerhealth() == f"worker {socket.gethostname()}:2 is healthy\n"
 
     def test_a_setting_that_cannot_be_read_is_one_line(
         self, settings: Settings
@@ -381,7 +383,7 @@ def test_a_database_that_is_away_is_one_line_without_a_password(site: Site) -> N
     done = site.run("workerhealth", DATABASE_URL=url)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert "the database does not tell: " in done.stderr
+    assert "the database does not answer: " in done.stderr
     assert "secret" not in done.stderr
     assert "Traceback" not in done.stderr
 

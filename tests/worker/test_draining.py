@@ -97,8 +97,11 @@ class TestCommand:
         call_command("drainworker", named(worker_row))
         call_command("drainworker", named(worker_row))
 
-        told = f"worker {worker_row.id} (host:1) is draining"
-        assert capsys.readouterr().out.splitlines() == [told, f"{told} already"]
+        worker = f"worker {worker_row.id} (host:1)"
+        assert capsys.readouterr().out.splitlines() == [
+            f"{worker} is draining",
+            f"{worker} is already draining",
+        ]
         other.refresh_from_db()
         assert other.drain_requested_at is None
 

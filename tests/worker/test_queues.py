@@ -87,7 +87,7 @@ class TestPause:
         first, second, third, fourth = capsys.readouterr().out.splitlines()
         assert first.startswith("queue mail is paused by ")
         assert first.endswith(": provider is down")
-        assert second.startswith("queue mail is paused already by ")
+        assert second.startswith("queue mail has been paused by ")
         assert second.endswith(" UTC: provider is down")
         assert (third, fourth) == ("queue mail is resumed", "queue mail was not paused")
 

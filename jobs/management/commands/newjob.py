@@ -1,4 +1,4 @@
-"""Save a job from the command line, and follow it to its end if asked to."""
+"""Save a job from the command line and, with --wait, follow it to its end."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ from django.db import OperationalError, ProgrammingError
 from django.utils import timezone
 
 from jobs import discovery, signatures
-from jobs.errors import InvalidJob
+from jobs.errors import InvalidJob, one_line
 from jobs.models import Job
 from jobs.statuses import Status
 
-#: How often --wait looks at the row, in seconds.
-LOOK_SECONDS = 0.2
+#: How often --wait reads the row, in seconds.
+POLL_SECONDS = 0.2
 
 
 class Command(BaseCommand):
@@ -35,16 +35,16 @@ class Command(BaseCommand):
             "args",
             nargs="*",
             metavar="ARG",
-            help="Arguments: as they are where the task takes text, JSON otherwise.",
+            help="Arguments: plain text where the task takes text, JSON otherwise.",
         )
         parser.add_argument(
             "--kwarg",
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="A named argument. May be repeated.",
+            help="A named argument. Repeat it for several.",
         )
-        parser.add_argument("--queue", help="Default: the task's own.")
+        parser.add_argument("--queue", help="The job's queue. Default: the task's own.")
         parser.add_argument(
             "--priority",
             type=int,
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             type=float,
             default=0.0,
             metavar="SECONDS",
-            help="Do not start it before so many seconds from now.",
+            help="Start the job no sooner than this many seconds from now.",
         )
         parser.add_argument(
             "--wait", action="store_true", help="Follow the job until it has ended."
@@ -69,8 +69,8 @@ class Command(BaseCommand):
             raise CommandError(str(refused)) from None
         except (OperationalError, ProgrammingError) as error:
             raise CommandError(
-                f"the job was not saved: {' '.join(str(error).split())}. Does the database "
-                "answer, and has `manage.py migrate` been run?"
+                f"the job was not saved: {one_line(error)}. Does the database answer, and "
+                "has `manage.py migrate` been run?"
             ) from None
         self.stdout.write(str(job.id))
         self.stdout.flush()
@@ -78,24 +78,24 @@ class Command(BaseCommand):
             sys.exit(self._follow(job.id))
 
     def _follow(self, job_id: UUID) -> int:
-        """Say what the job does, on one line where there is a terminal."""
+        """Print what the job does, on one line if this is a terminal; the exit code."""
         terminal = self.stdout.isatty()
-        begun = time.monotonic()
-        said = ""
+        started = time.monotonic()
+        printed = ""
         while True:
             job = Job.objects.with_pauses().defer("args", "kwargs").get(pk=job_id)
             line = str(job.phase.label)
             if job.is_finished:
                 break
             if terminal:
-                elapsed = time.monotonic() - begun
+                elapsed = time.monotonic() - started
                 self.stdout.write(f"\r{line} … {elapsed:.0f} s\033[K", ending="")
                 self.stdout.flush()
-            elif line != said:
+            elif line != printed:
                 self.stdout.write(line)
                 self.stdout.flush()
-                said = line
-            time.sleep(LOOK_SECONDS)
+                printed = line
+            time.sleep(POLL_SECONDS)
         if terminal:
             self.stdout.write("\r\033[K", ending="")
         if job.status == Status.SUCCEEDED:

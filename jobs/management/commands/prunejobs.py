@@ -1,4 +1,4 @@
-"""Delete old finished jobs now, as every worker does by and by."""
+"""Delete old finished jobs now. Workers do the same from time to time."""
 
 import time
 from argparse import ArgumentParser, ArgumentTypeError
@@ -10,19 +10,19 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
 from jobs import conf, exitcodes
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, one_line
 from jobs.maintenance import pruner
 from jobs.statuses import FINISHED
 
-#: How long one statement may work, or wait for a lock, in seconds.
-PATIENCE = 10.0
+#: Seconds that one statement may take, or wait for a lock.
+STATEMENT_SECONDS = 10.0
 
 
 class Command(BaseCommand):
     help = (
-        "Delete finished jobs, with their attempts, that are older than the settings say, and "
-        "the rows of workers that are long gone. Every worker does the same by itself, so "
-        "this is for those who do not want to wait. It may be stopped and started again at "
+        "Delete finished jobs that are older than the settings say, with their attempts, and "
+        "the rows of workers that have been gone for a week. Every worker does this by "
+        "itself; run it if you do not want to wait. You may stop it and start it again at "
         "any time. Exit codes: 0 done, 75 the database does not answer, 78 the settings are "
         "wrong."
     )
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             'Default: JOBS["KEEP_FAILED_DAYS"].',
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="Delete nothing, only count."
+            "--dry-run", action="store_true", help="Only count, and delete nothing."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -66,31 +66,29 @@ class Command(BaseCommand):
                 for kind in pruner.kinds(ages):
                     counts[kind.name] = kind.rows.count()
             else:
-                for step in pruner.prune(ages, patience=PATIENCE):
+                for step in pruner.prune(ages, patience=STATEMENT_SECONDS):
                     counts[step.kind] += step.deleted
-                    # It rests for as long as it worked: others use the database, too.
+                    # Sleep as long as the step took: others use the database, too.
                     time.sleep(step.seconds)
         except Error as error:
             done = (
                 f" after {counts.total()} rows were deleted" if counts.total() else ""
             )
             raise CommandError(
-                f"pruning broke off{done}: {' '.join(str(error).split())}. Does the database "
+                f"pruning broke off{done}: {one_line(error)}. Does the database "
                 "answer, and has `manage.py migrate` been run?",
                 returncode=exitcodes.TEMPFAIL,
             ) from None
 
         verb = "would be deleted" if options["dry_run"] else "deleted"
         for status in FINISHED:
-            told = "kept for ever"
+            line = "kept for ever"
             if status in ages:
-                told = (
-                    f"{counts[status.value]} {verb}, older than {_told(ages[status])}"
-                )
-            self.stdout.write(f"{status.value}: {told}")
+                line = f"{counts[status.value]} {verb}, older than {_age(ages[status])}"
+            self.stdout.write(f"{status.value}: {line}")
         self.stdout.write(
             f"{pruner.WORKERS}: {counts[pruner.WORKERS]} {verb}, "
-            f"gone for more than {_told(pruner.KEEP_WORKERS)}"
+            f"gone for more than {_age(pruner.KEEP_WORKERS)}"
         )
 
 
@@ -102,7 +100,7 @@ def _days(text: str) -> int:
 
 
 def _checked(days: Any) -> int:
-    """An option given in code has not been through the parser."""
+    """The same number. Options that code passes have not been through the parser."""
     if type(days) is not int or not 0 <= days <= conf.LONGEST_KEEP_DAYS:
         raise CommandError(_refusal(days))
     return days
@@ -115,5 +113,5 @@ def _refusal(value: object) -> str:
     )
 
 
-def _told(age: timedelta) -> str:
+def _age(age: timedelta) -> str:
     return f"{age.days} day{'s' * (age.days != 1)}"

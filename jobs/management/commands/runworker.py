@@ -21,59 +21,59 @@ from jobs.worker.supervisor import Supervisor
 
 class Command(BaseCommand):
     help = (
-        "Run jobs. The first SIGTERM or Ctrl-C lets running jobs end, for --grace seconds; "
-        "the second ends it at once. Exit codes: 0 as told, 70 a fault of its own, 75 the "
-        "database does not answer, 78 it cannot work as it is configured."
+        "Run jobs. On the first SIGTERM or Ctrl-C, running jobs get --grace seconds to end; "
+        "the second one stops the worker at once. Exit codes: 0 it was told to end, 70 a fault "
+        "of its own, 75 the database does not answer, 78 it cannot work as it is configured."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--queues",
             metavar="A,B",
-            help="Only these queues. Default: every queue that jobs were saved to.",
+            help="Only these queues. Default: every queue that a job was ever saved to.",
         )
         parser.add_argument(
             "--processes",
             type=_positive,
             default=os.cpu_count() or 1,
             metavar="N",
-            help="Child processes that run jobs. Default: one a CPU.",
+            help="Child processes that run jobs. Default: one for each CPU.",
         )
         parser.add_argument(
             "--threads",
             type=_positive,
             default=1,
             metavar="M",
-            help="Jobs at once in each process, for work that mostly waits. Default: 1.",
+            help="Jobs that each process runs at once, for work that mostly waits. Default: 1.",
         )
         parser.add_argument(
             "--max-jobs-per-child",
             type=_positive,
             metavar="N",
-            help="Replace a child process after so many jobs.",
+            help="Replace a child process after this many jobs.",
         )
         parser.add_argument(
             "--max-memory-per-child",
             type=_positive,
             metavar="MIB",
-            help="Replace a child process, between two jobs, once it took so much memory.",
+            help="Replace a child process between two jobs once it has used this much memory.",
         )
         parser.add_argument(
             "--memory-limit",
             type=_positive,
             metavar="MIB",
-            help="What a child process can have of memory at all: beyond it, Python raises "
-            "MemoryError in the job. Linux only.",
+            help="Hard limit of a child process: a job that needs more memory gets "
+            "MemoryError. Linux only.",
         )
         parser.add_argument(
             "--grace",
             type=float,
             default=30.0,
             metavar="SECONDS",
-            help="How long running jobs may take to end when it is stopped. Default: 30.",
+            help="How long running jobs may take to end when the worker stops. Default: 30.",
         )
         parser.add_argument(
-            "--burst", action="store_true", help="End when there is nothing left to do."
+            "--burst", action="store_true", help="Exit when no job is left to run."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -84,7 +84,7 @@ class Command(BaseCommand):
                 transports.publisher()
         except (ConfigurationError, InvalidJob) as error:
             raise CommandError(str(error), returncode=exitcodes.CONFIG) from None
-        # Loaded before the fork: every child shares them, and none waits for an import.
+        # Loaded before the fork: the children share these modules, and none has to import.
         discovery.tasks()
         limits = Limits(
             threads=options["threads"],
@@ -109,7 +109,7 @@ class Command(BaseCommand):
         except BaseException:
             forkserver.close()
             raise
-        # A full disk under its output is no reason not to run jobs.
+        # A full disk under stdout must not keep the worker from running jobs.
         with contextlib.suppress(OSError):
             self.stdout.write(supervisor.banner)
             self.stdout.flush()
@@ -118,7 +118,7 @@ class Command(BaseCommand):
             sys.exit(code)
 
     def _check_database(self) -> None:
-        """Raise CommandError, in one line, for a database that is away or not migrated."""
+        """Raise CommandError, in one line, if the database is away or not migrated."""
         alias = router.db_for_write(Job)
         connection = connections[alias]
         try:
