@@ -45,18 +45,20 @@ suite-faults:
 	$(if $(ON_POSTGRESQL),DATABASE_URL=$${TEST_POSTGRESQL_URL%/*}/faults $(PYTEST) -m "not once and not sqlite" tests/faults || failed=yes;) \
 	test -z "$$failed"
 
-check: $(VENV)/dev.stamp ## Lint, format, types, import contracts, migrations
+check: $(VENV)/dev.stamp ## Lint, format, types, import contracts, migrations, messages
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	@$(TEMPLATES) --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	DATABASE_URL=sqlite://:memory: $(BIN)/python manage.py makemigrations --check --dry-run
+	@$(BIN)/python -m devtools.messages --check
 
-format: $(VENV)/dev.stamp ## Put code and templates in their form
+format: $(VENV)/dev.stamp ## Put code, templates and messages in their form
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
 	@$(TEMPLATES)
+	@$(BIN)/python -m devtools.messages
 
 matrix: ## The tests on every Python that this machine has, 3.11 to 3.13
 	@for version in 3.11 3.12 3.13; do \

@@ -244,7 +244,7 @@ def test_the_list_moves_with_its_rows(
 ) -> None:
     page = person.page
     page.goto("/jobs/")
-    expect(page.locator("[data-part=jobs]")).to_contain_text("There is no job yet")
+    expect(page.locator("[data-part=jobs]")).to_contain_text("There are no jobs yet")
 
     job = make_job(ECHO, 1)
     expect(page.locator("[data-part=jobs] tbody tr")).to_have_count(1)

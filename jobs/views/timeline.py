@@ -53,7 +53,7 @@ def timeline(job: Job, attempts: list[Attempt], *, complete: bool) -> list[Entry
     """The entries in order. `attempts` are the newest; all of them if `complete`."""
     entries = [*_queued(job), *_attempts(attempts), *_run(job), *_ended(job)]
     if not complete:
-        text = _("Earlier attempts, which are not shown")
+        text = _("Earlier attempts are not shown")
         entries.append(Entry(at=attempts[-1].started_at, text=text))
     # Stable: of two entries at the same moment, the one that was added first came first.
     entries.sort(key=lambda entry: entry.at)
@@ -111,7 +111,7 @@ def _started(number: int, at: datetime, worker: str) -> Entry:
 
 def _ended(job: Job) -> Iterator[Entry]:
     if job.is_cancelling and job.cancel_requested_at:
-        text = _("Cancelled: it was asked to stop")
+        text = _("Cancellation requested")
         yield Entry(at=job.cancel_requested_at, text=text, look="cancelling")
     if job.finished_at:
         text = str(Status(job.status).label)

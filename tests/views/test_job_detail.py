@@ -512,7 +512,7 @@ def test_older_and_newer_lead_through_all_jobs_and_back(
 
 
 def test_an_empty_list_says_what_to_do_next(viewer: Client) -> None:
-    assert "There is no job yet" in text_of(viewer.get(LIST))
+    assert "There are no jobs yet" in text_of(viewer.get(LIST))
     assert "manage.py newjob simulate_work" in text_of(viewer.get(LIST))
 
 
@@ -523,7 +523,7 @@ def test_a_filter_that_matches_nothing_leads_back(
 
     html = viewer.get(LIST, {"status": "failed"}).content.decode()
 
-    assert "No job matches" in html
+    assert "No jobs match" in html
     assert 'id="show-all"' in html
 
 
