@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,81 @@ def test_one_jobs_life_is_read_in_at_most_twelve_files() -> None:
     for text, link in named:
         assert text == link
         assert (ROOT / link).is_file()
+
+
+# Sizes. What is larger says why in its docstring, with the words "Large because".
+
+LINES_OF_A_MODULE = 380
+LINES_OF_A_FUNCTION = 60
+MEDIAN_FUNCTION = 6
+METHODS, ATTRIBUTES = 20, 15
+#: Not cut yet.
+STILL_LARGE = {
+    "jobs/relay/thread.py",
+    "jobs/transports/rabbitmq/consumer.py",
+    "jobs/worker/supervisor.py",
+}
+
+
+def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Each node of these kinds, with the file that it is in."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kinds):
+                yield str(path.relative_to(ROOT)), node
+
+
+def lines_of_functions() -> list[tuple[int, str]]:
+    return [
+        (node.end_lineno - node.lineno + 1, f"{file}: {node.name}")
+        for file, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    ]
+
+
+def attributes_of(cls: ast.ClassDef) -> set[str]:
+    """What its methods assign to `self`."""
+    return {
+        node.attr
+        for node in ast.walk(cls)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def test_no_module_is_too_long_to_read_in_one_go() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): path.read_text().count("\n") for path in SOURCES
+    }
+    long = {file for file, lines in lengths.items() if lines > LINES_OF_A_MODULE}
+
+    assert long <= STILL_LARGE
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = [name for lines, name in lines_of_functions() if lines > LINES_OF_A_FUNCTION]
+
+    assert {name.partition(":")[0] for name in long} <= STILL_LARGE
+
+
+def test_most_functions_are_a_few_lines() -> None:
+    assert statistics.median(lines for lines, _ in lines_of_functions()) <= (
+        MEDIAN_FUNCTION
+    )
+
+
+def test_a_large_class_says_why_it_is_large() -> None:
+    large = []
+    for file, node in nodes(ast.ClassDef):
+        assert isinstance(node, ast.ClassDef)
+        methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+        is_large = len(methods) > METHODS or len(attributes_of(node)) > ATTRIBUTES
+        if is_large and "Large because" not in (ast.get_docstring(node) or ""):
+            large.append(file)
+
+    assert set(large) <= STILL_LARGE
 
 
 def test_nothing_user_supplied_is_imported_evaluated_or_unpickled() -> None:
