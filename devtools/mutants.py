@@ -52,7 +52,7 @@ MUTANTS = (
     Mutant(
         name="suspects-together",
         file="jobs/worker/dispatcher.py",
-        whole="            if claim.losses and spare <= 0:\n",
+        whole="            if claimed.budget.losses and spare <= 0:\n",
         broken="            if False:\n",
         tests=(
             "tests/worker/test_dispatcher.py::TestWorkers::"
@@ -115,17 +115,17 @@ MUTANTS = (
         name="claim-without-status",
         file="jobs/lifecycle.py",
         whole="""
-                         AND status || '' = 'queued' AND run_after <= {now}
-                         AND queue NOT IN (SELECT name FROM jobs_queue
-                                            WHERE paused_at IS NOT NULL)
-                       {skip_locked}){end}
-           AND status || '' = 'queued'
+                       AND status || '' = 'queued' AND run_after <= {now}
+                       AND queue NOT IN (SELECT name FROM jobs_queue
+                                          WHERE paused_at IS NOT NULL)
+                     {skip_locked}){end_array}
+       AND status || '' = 'queued'
 """,
         broken="""
-                         AND run_after <= {now}
-                         AND queue NOT IN (SELECT name FROM jobs_queue
-                                            WHERE paused_at IS NOT NULL)
-                       {skip_locked}){end}
+                       AND run_after <= {now}
+                       AND queue NOT IN (SELECT name FROM jobs_queue
+                                          WHERE paused_at IS NOT NULL)
+                     {skip_locked}){end_array}
 """,
         tests=("tests/test_lifecycle.py::test_a_running_job_cannot_be_claimed_again",),
     ),
@@ -211,7 +211,7 @@ MUTANTS = (
     Mutant(
         name="keep-plans-for-ever",
         file="jobs/sql/prepared.py",
-        whole="        if now - known.renewed_at > WHILE_SECONDS:\n",
+        whole="        if now - known.discarded_at > KEEP_SECONDS:\n",
         broken="        if False:\n",
         tests=("tests/test_plans.py",),
         database="postgresql",
@@ -260,7 +260,7 @@ MUTANTS = (
     ),
     Mutant(
         name="no-end-waits-for-the-disk",
-        file="jobs/sql/batch.py",
+        file="jobs/sql/dialect.py",
         whole='        ask(f"PRAGMA synchronous = {usual}")\n',
         broken="        pass\n",
         tests=(

@@ -8,11 +8,11 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
-from django.db import connections, router
+from django.db import connections
 
 from jobs import conf, discovery, sql, transports
 from jobs.errors import ConfigurationError
-from jobs.models import Job
+from jobs.models import jobs_alias
 
 OLDEST_SQLITE = (3, 38)
 #: Where Linux tells what is mounted.
@@ -39,7 +39,7 @@ def check_setting(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_database(**kwargs: Any) -> list[CheckMessage]:
-    alias = router.db_for_write(Job)
+    alias = jobs_alias()
     connection = connections[alias]
     if connection.vendor not in sql.VENDORS:
         return [
@@ -100,7 +100,7 @@ def check_durability(
     databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """`manage.py check --database default`, and `migrate`: does a commit outlive a crash?"""
-    alias = router.db_for_write(Job)
+    alias = jobs_alias()
     connection = connections[alias]
     if alias not in (databases or ()):
         return []

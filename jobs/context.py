@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from django.db import router, transaction
+from django.db import transaction
 
 from jobs.compat import TaskContext
-from jobs.models import Job
+from jobs.models import jobs_alias
 from jobs.outcomes import Claim
 
 
@@ -69,7 +69,7 @@ class JobContext(TaskContext):  # type: ignore[misc] # it is frozen, whatever it
                 "completing() is for a task that is not atomic, and once in an attempt"
             )
         completion = Completion()
-        with transaction.atomic(using=router.db_for_write(Job), durable=True):
+        with transaction.atomic(using=jobs_alias(), durable=True):
             yield completion
             self.execution.complete(completion.result)
         self.execution.completed = True

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
-from django.db import Error, connections, router, transaction
+from django.db import Error, connections, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count, Q
@@ -21,7 +21,7 @@ from django.views.decorators.http import require_safe
 
 from jobs import conf, sql
 from jobs.errors import ConfigurationError, one_line
-from jobs.models import Job, Worker
+from jobs.models import Job, Worker, jobs_alias
 
 logger = logging.getLogger("jobs.health")
 
@@ -60,7 +60,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 def check() -> dict[str, bool]:
     """Each check, and whether it holds. A check that could not be made does not."""
     results = dict.fromkeys((*REQUIRED, *INFORMATIONAL), False)
-    connection = connections[router.db_for_write(Job)]
+    connection = connections[jobs_alias()]
     try:
         with sql.time_limit(connection.alias, QUERY_SECONDS):
             results["database"] = True

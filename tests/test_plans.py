@@ -21,7 +21,7 @@ from jobs.errors import Fenced
 from jobs.models import Attempt, Job, Queue, Worker
 from jobs.outcomes import Claim
 from jobs.sql import prepared
-from jobs.sql.prepared import Plan
+from jobs.sql.prepared import Keep
 from jobs.statuses import Ending
 from jobs.worker import executor
 from jobs.worker.execution import Execution
@@ -154,7 +154,7 @@ def test_a_plan_for_an_empty_table_is_not_kept_until_it_is_large(
         run(make_job(), worker_row)
     Job.objects.enqueue_many(Job(task="tests.sample.tasks.echo") for _ in range(5000))
     job = make_job()
-    monkeypatch.setattr(prepared, "WHILE_SECONDS", 0.0 if renewed else math.inf)
+    monkeypatch.setattr(prepared, "KEEP_SECONDS", 0.0 if renewed else math.inf)
 
     with transaction.atomic():
         before = scans_of_the_table()
@@ -345,7 +345,7 @@ def test_nothing_is_kept_in_a_session_that_a_pooler_may_lend(is_pooler: bool) ->
         through.settings_dict |= {"HOST": "127.0.0.1", "PORT": proxy.port}
         through.settings_dict["OPTIONS"]["sslmode"] = "disable"
 
-        cursors = [prepared.cursor(through, Plan.FOR_GOOD) for _ in range(10)]
+        cursors = [prepared.cursor(through, Keep.ALWAYS) for _ in range(10)]
         for number, cursor in enumerate(filter(None, cursors)):
             cursor.execute("SELECT %s::integer", [number], prepare=True)
             assert cursor.fetchone() == (number,)

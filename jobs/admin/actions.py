@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import router, transaction
+from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
 from jobs import lifecycle
-from jobs.models import Job
+from jobs.models import Job, jobs_alias
 from jobs.statuses import FINISHED, RETRYABLE, Status
 
 
@@ -184,7 +184,7 @@ def perform(
     `log` writes the history of the jobs that it is about to be done to. The report is in
     whole sentences.
     """
-    with transaction.atomic(using=router.db_for_write(Job)):
+    with transaction.atomic(using=jobs_alias()):
         # Locked, so that a worker cannot claim one of them in between, and the history of
         # each job is true.
         jobs = list(

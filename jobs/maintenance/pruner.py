@@ -22,7 +22,6 @@ from django.db import (
     OperationalError,
     connections,
     models,
-    router,
     transaction,
 )
 from django.db.models import Exists, F, OuterRef, Q, Value
@@ -30,7 +29,7 @@ from django.db.models.functions import Cast, Now
 
 from jobs import conf, crashpoints, sql
 from jobs.errors import one_line
-from jobs.models import Attempt, Job, Worker
+from jobs.models import Attempt, Job, Worker, jobs_alias
 from jobs.statuses import Status
 
 logger = logging.getLogger("jobs.pruner")
@@ -106,7 +105,7 @@ def configured_ages() -> dict[Status, timedelta]:
 
 def kinds(ages: Mapping[Status, timedelta]) -> list[Kind]:
     """All that may be deleted by now."""
-    alias = router.db_for_write(Job)
+    alias = jobs_alias()
     finished = [
         Kind(
             name=status.value,
@@ -239,7 +238,7 @@ class Pruner:
                     return
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller has a lease to renew
             logger.warning("pruning broke off, to be tried again: %s", one_line(error))
-            connections[router.db_for_write(Job)].close()
+            connections[jobs_alias()].close()
         self._end_the_run()
 
     def _end_the_run(self) -> None:

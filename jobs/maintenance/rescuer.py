@@ -6,11 +6,11 @@ was found orphaned cannot become its old worker's again.
 
 import logging
 
-from django.db import connections, router, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
-from jobs import crashpoints, lifecycle, outcomes
-from jobs.models import Job
+from jobs import crashpoints, lifecycle, outcomes, sql
+from jobs.models import Job, jobs_alias
 from jobs.outcomes import Budget, Fence
 from jobs.statuses import Status
 
@@ -34,15 +34,13 @@ def rescue() -> int:
 
 
 def _rescue_batch() -> int:
-    alias = router.db_for_write(Job)
+    alias = jobs_alias()
     orphans = Job.objects.using(alias).filter(
         status=Status.RUNNING, worker__lease_until__lte=Now()
     )
     if not orphans.exists():
         return 0  # and no lock is taken
-    if connections[alias].features.has_select_for_update_skip_locked:
-        # Past those that another worker is rescuing, or that are just being finished.
-        orphans = orphans.select_for_update(skip_locked=True, of=("self",))
+    # Without those that another worker is rescuing, or that are just being finished.
     with transaction.atomic(using=alias):
         lost = [
             outcomes.lost(
@@ -50,7 +48,9 @@ def _rescue_batch() -> int:
                 Budget.of(job),
                 "its worker died or was cut off",
             )
-            for job in orphans.only("worker", "attempt", *Budget._fields)[:BATCH]
+            for job in sql.skip_locked(orphans).only(
+                "worker", "attempt", *Budget._fields
+            )[:BATCH]
         ]
         rescued = len(lifecycle.finish(lost))
         if rescued:

@@ -4,7 +4,7 @@ One table a module. Outside this package, import from `jobs.models` itself.
 """
 
 from jobs.models.attempts import Attempt
-from jobs.models.jobs import Job, JobQuerySet, status_is
+from jobs.models.jobs import Job, JobQuerySet, jobs_alias, status_is
 from jobs.models.queues import Queue, QueueQuerySet
 from jobs.models.workers import Worker, WorkerQuerySet
 
@@ -16,5 +16,6 @@ __all__ = [
     "QueueQuerySet",
     "Worker",
     "WorkerQuerySet",
+    "jobs_alias",
     "status_is",
 ]

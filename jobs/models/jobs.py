@@ -39,6 +39,11 @@ def status_is(status: str) -> Q:
     return condition
 
 
+def jobs_alias() -> str:
+    """The alias of the database that jobs are written to."""
+    return router.db_for_write(Job)
+
+
 class JobQuerySet(models.QuerySet["Job", "Job"]):
     def due(self) -> JobQuerySet:
         """Jobs that may run now."""

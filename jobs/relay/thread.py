@@ -15,22 +15,22 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from django.db import (
     DatabaseError,
     InterfaceError,
     connections,
-    router,
     transaction,
 )
 from django.db.models import F, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Now
 
-from jobs import backoff, conf, crashpoints, sql, transports
+from jobs import backoff, conf, crashpoints, transports
 from jobs.errors import TransportError
-from jobs.models import Job, JobQuerySet, Queue
-from jobs.sql.prepared import Plan
+from jobs.models import Job, JobQuerySet, Queue, jobs_alias
+from jobs.sql import Keep, Statement, skip_locked
 from jobs.statuses import Status
 from jobs.transports.base import Hint, Publisher
 
@@ -359,7 +359,7 @@ class Relay:
         if self._poll_seconds is None or time.monotonic() < self._heal_at:
             return
         self._heal_at = time.monotonic() + HEAL_SECONDS
-        alias = router.db_for_write(Job)
+        alias = jobs_alias()
         stale = Job.objects.using(alias).due().filter(published_at__lt=Now() - STALE)
         if not stale.exists():
             return
@@ -382,7 +382,7 @@ class Relay:
 
     def _backlog(self) -> JobQuerySet:
         """What this relay is to publish, now or when it falls due."""
-        rows = Job.objects.using(router.db_for_write(Job)).filter(
+        rows = Job.objects.using(jobs_alias()).filter(
             status=Status.QUEUED, published_at=None
         )
         if self._poll_seconds is None or not conf.current().publish_on_save:
@@ -392,7 +392,22 @@ class Relay:
         )
 
     def _close_database(self) -> None:
-        connections[router.db_for_write(Job)].close()
+        connections[jobs_alias()].close()
+
+
+_MARK = Statement(
+    """
+    UPDATE jobs_job SET published_at = {now}
+     WHERE id {in_array}(SELECT id FROM jobs_job
+                     WHERE id {in_array}(SELECT job_id FROM {batch}){end_array}
+                       AND published_at IS NULL
+                       AND run_after <= COALESCE({selected_at}, created_at)
+                     {skip_locked}){end_array}
+       AND {asynchronous_commit}
+    """,
+    {"job_id": ("uuid", attrgetter("job_id"))},
+    keep=Keep.BRIEFLY,
+)
 
 
 def _mark(confirmed: Sequence[Hint], selected_at: str | None) -> None:
@@ -408,21 +423,7 @@ def _mark(confirmed: Sequence[Hint], selected_at: str | None) -> None:
     A mark that a crash forgets is of a hint that is published twice. So it does not wait for
     the disk: it would have the row locked in the very moment in which a worker claims it.
     """
-    sql.execute(
-        router.db_for_write(Job),
-        """
-        UPDATE jobs_job SET published_at = {now}
-         WHERE id {among} (SELECT id FROM jobs_job
-                       WHERE id {among} (SELECT job_id FROM {batch}){end}
-                         AND published_at IS NULL AND run_after <= COALESCE(%(selected_at)s, created_at)
-                       {skip_locked}){end}
-           AND {without_disk}
-        """,
-        {"job_id": "uuid"},
-        [(hint.job_id,) for hint in confirmed],
-        plan=Plan.FOR_A_WHILE,
-        selected_at=selected_at,
-    )
+    _MARK.execute(jobs_alias(), confirmed, selected_at=selected_at)
 
 
 def _unmark(alias: str, rows: QuerySet[Job]) -> None:
@@ -431,6 +432,5 @@ def _unmark(alias: str, rows: QuerySet[Job]) -> None:
         free = Job.objects.using(alias).filter(
             pk__in=rows.values("pk"), status=Status.QUEUED
         )
-        free = free.select_for_update(skip_locked=True)
-        ids = list(free.values_list("pk", flat=True))
+        ids = list(skip_locked(free).values_list("pk", flat=True))
         Job.objects.using(alias).filter(pk__in=ids).update(published_at=None)

@@ -1,21 +1,29 @@
-"""SQL for both databases: each statement stands once, and runs over a batch of rows."""
+"""SQL for both databases. A statement stands once, and runs over a batch of items.
 
-from jobs.sql.batch import (
+Write one as a module constant, `MARK = Statement("UPDATE … FROM {batch} …", {…})`, and run it
+with `MARK.execute(alias, items)`. `Statement` lists the `{words}`.
+"""
+
+from jobs.sql.batch import Columns
+from jobs.sql.dialect import (
     VENDORS,
-    execute,
-    execute_last,
-    forgettable,
+    asynchronous_commit,
     is_locked,
-    unanswered,
+    pipelined,
+    skip_locked,
 )
+from jobs.sql.prepared import Keep
+from jobs.sql.statement import Statement
 from jobs.sql.timeout import time_limit
 
 __all__ = [
     "VENDORS",
-    "execute",
-    "execute_last",
-    "forgettable",
+    "Columns",
+    "Keep",
+    "Statement",
+    "asynchronous_commit",
     "is_locked",
+    "pipelined",
+    "skip_locked",
     "time_limit",
-    "unanswered",
 ]

@@ -1,8 +1,9 @@
-"""PostgreSQL plans only once what a session asks over and over, where that is safe.
+"""Fast path: prepared statements on PostgreSQL, where they are safe.
 
-Django has each statement planned anew, and a save, a claim and an end by themselves spend a
-fifth to a third of their time on that. A plan that is kept belongs to one session, and a
-pooler may lend that to somebody else; and it was made for a table as large as it was then.
+Django has each statement planned every time, and that is a fifth to a third of what a save, a
+claim or an end costs. A kept plan belongs to one session, which a pooler may lend to another
+client, and it was made for the size that the table had then. So a statement says for how long
+its plan is good, and behind a pooler none is kept.
 """
 
 from __future__ import annotations
@@ -17,76 +18,78 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-#: In a session that asks less often than this nothing would be gained.
+#: A session that runs fewer statements than this would gain nothing.
 LEAST_USES = 5
-#: Of so many statements. Ours are five, in a few variants each.
+#: Most prepared statements per session. We use five, each in a few variants.
 MOST_STATEMENTS = 10
-#: So long is a plan kept that would be another one for a larger table, in seconds.
-WHILE_SECONDS = 10.0
-#: What stands in the server's log where a transaction's last statement changed no row.
+#: Seconds to keep a plan whose best form depends on the table's size.
+KEEP_SECONDS = 10.0
+#: Stands in the server's log if a transaction's last statement changed no row.
 _UNCHANGED = "rows that this attempt still owns: "
 
 
-class Plan(enum.Enum):
-    """For how long a session may keep it."""
+class Keep(enum.Enum):
+    """For how long a session may keep the plan of a statement."""
 
-    FOR_GOOD = "it is the same for a table of any size"
-    FOR_A_WHILE = "it finds one row, by its key"
-    FOR_ONCE = "it may depend on anything"
+    ALWAYS = "it is the same for a table of any size"
+    BRIEFLY = "it finds one row by its key, which a small table is scanned for"
+    NEVER = "it may depend on anything"
 
 
 @dataclass
 class _Session:
+    """What is known of a session with the database."""
+
     uses: int = 0
-    is_direct: bool | None = None  # None: nobody asked yet
-    renewed_at: float = -math.inf  # monotonic
+    is_direct: bool | None = None  # None: not checked yet
+    discarded_at: float = -math.inf  # monotonic
 
 
 _sessions: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
 
 
-def cursor(connection: Any, plan: Plan) -> Any | None:
-    """A cursor whose statements are planned once, for `execute(…, prepare=True)`.
+def cursor(connection: Any, keep: Keep) -> Any | None:
+    """A cursor of psycopg for `execute(…, prepare=True)`; None if a plan must not be kept.
 
-    None if that is not safe, or somebody listens to what Django itself asks. It is psycopg's
-    own: Django's writes the parameters into the text.
+    Django's own cursor would not do: it writes the parameters into the text.
     """
-    if plan is Plan.FOR_ONCE or not _keeps(connection, plan):
+    if keep is Keep.NEVER or not _may_prepare(connection, keep):
         return None
     return connection.Database.Cursor(connection.connection)
 
 
 def may_commit(connection: Any) -> bool:
-    """Whether `commit` may end the transaction that is open.
+    """Whether `commit` may end the open transaction.
 
-    It must be one of `transaction.atomic` with no other around it; and nobody listens.
+    It must be one of `transaction.atomic` with no other around it, and no code may be
+    listening to Django's queries.
     """
     return (
         connection.in_atomic_block
         and connection.commit_on_exit
         and not connection.savepoint_ids
-        and _keeps(connection, Plan.FOR_A_WHILE)
-        # A function that asked nothing has not even begun it.
+        and _may_prepare(connection, Keep.BRIEFLY)
+        # A function that sent no statement has not even begun it.
         and connection.connection.pgconn.transaction_status
         == connection.Database.pq.TransactionStatus.INTRANS
     )
 
 
 def commit(connection: Any, statement: str, parameters: Mapping[str, Any]) -> bool:
-    """Change one row, and commit with that: one question to the database instead of two.
+    """Change one row and commit, in one round trip instead of two.
 
-    False if the statement changes no row: then nothing is committed, and there is nothing
-    to do but to roll back. Where it had to be planned first, the transaction is still open.
+    False if the statement changes no row: then nothing is committed, and the caller can only
+    roll back. Where it had to be prepared first, the transaction is still open.
     """
-    session, text = connection.connection, _or_else(statement)
-    # Text, so that no type is that of the first value.
+    session, text = connection.connection, _or_fail(statement)
+    # Text, so that no parameter's type is that of the first value.
     values = {
         name: None if value is None else str(value)
         for name, value in parameters.items()
     }
     with connection.wrap_database_errors:
         try:
-            if (name := _kept(session, text, tuple(values))) is not None:
+            if (name := _prepared_name(session, text, tuple(values))) is not None:
                 _execute_and_commit(connection, name, values.values())
             else:
                 cursor = connection.Database.Cursor(session)
@@ -98,8 +101,17 @@ def commit(connection: Any, statement: str, parameters: Mapping[str, Any]) -> bo
     return True
 
 
-def _or_else(statement: str) -> str:
-    """The statement, as an error if it changes no row: a COMMIT behind it is not reached."""
+def is_direct(session: Any) -> bool:
+    """Whether this session is with PostgreSQL itself, and not with a pooler.
+
+    A pooler makes up the process ids that it gives to its clients.
+    """
+    (pid,) = session.execute("SELECT pg_backend_pid()").fetchone()
+    return bool(pid == session.info.backend_pid)
+
+
+def _or_fail(statement: str) -> str:
+    """The statement, as an error if it changes no row, so that no COMMIT after it is reached."""
     return f"""
         WITH changed AS ({statement})
         SELECT CASE count(*) WHEN 1 THEN 1
@@ -108,8 +120,8 @@ def _or_else(statement: str) -> str:
     """  # noqa: S608 - words of our own
 
 
-def _kept(session: Any, text: str, names: tuple[str, ...]) -> str | None:
-    """By which name psycopg keeps the plan of this, if it does: a ROLLBACK ends all of them."""
+def _prepared_name(session: Any, text: str, names: tuple[str, ...]) -> str | None:
+    """The name under which psycopg has prepared this, if it has: a ROLLBACK ends all of them."""
     wanted = _numbered(text, names)
     for (query, _), name in session._prepared._names.items():
         if query == wanted:
@@ -119,7 +131,7 @@ def _kept(session: Any, text: str, names: tuple[str, ...]) -> str | None:
 
 @functools.lru_cache(maxsize=10)
 def _numbered(text: str, names: tuple[str, ...]) -> bytes:
-    """As PostgreSQL is asked, with $1, $2, … for the parameters of these names."""
+    """The text as PostgreSQL knows it, with $1, $2, … for the parameters of these names."""
     return (text % {name: f"${n}" for n, name in enumerate(names, start=1)}).encode()
 
 
@@ -141,16 +153,11 @@ def _execute_and_commit(
     raise connection.Database.errors.error_from_result(answer)
 
 
-def is_direct(session: Any) -> bool:
-    """Whether PostgreSQL itself is at the other end, and no pooler, which makes its ids up."""
-    (pid,) = session.execute("SELECT pg_backend_pid()").fetchone()
-    return bool(pid == session.info.backend_pid)
-
-
-def _keeps(connection: Any, plan: Plan) -> bool:
+def _may_prepare(connection: Any, keep: Keep) -> bool:
+    """Count this use of the session, and say whether it may keep plans."""
     if connection.queries_logged or connection.execute_wrappers:
-        return False  # somebody listens to what Django itself asks
-    # As Django does before each question.
+        return False  # some code listens to Django's queries, and would miss these
+    # As Django does before each query.
     connection.close_if_health_check_failed()
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
@@ -163,14 +170,14 @@ def _keeps(connection: Any, plan: Plan) -> bool:
             known.is_direct = is_direct(session)
         if known.is_direct and session.prepare_threshold is None:
             # So that psycopg notices what makes PostgreSQL forget them, such as DISCARD ALL.
-            # It prepares nothing else by that, but keeps the text of what was asked last,
+            # It prepares nothing else by that, but keeps the text of its latest queries,
             # which may be long.
             session.prepare_threshold = sys.maxsize
             session.prepared_max = MOST_STATEMENTS
-    if known.is_direct and plan is Plan.FOR_A_WHILE:
+    if known.is_direct and keep is Keep.BRIEFLY:
         now = time.monotonic()
-        if now - known.renewed_at > WHILE_SECONDS:
-            known.renewed_at = now
+        if now - known.discarded_at > KEEP_SECONDS:
+            known.discarded_at = now
             with connection.wrap_database_errors:
                 session.execute("DISCARD PLANS")
     return bool(known.is_direct)

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from jobs import sql
+from jobs.sql import Statement
 from jobs.transports.base import Delivery
 from jobs.transports.notifications import Watcher
 
@@ -20,16 +19,26 @@ _DUE = """
      WHERE status = 'queued' AND queue = batch.name AND run_after <= {now}
      ORDER BY priority DESC, run_after, id
 """
+_QUEUES = {"name": ("text", str)}
+
 #: Whether anything is due in any queue. Takes no lock, and is all that an idle worker costs.
-LOOK = f"SELECT 1 FROM {{batch}} WHERE ({_DUE} LIMIT 1) IS NOT NULL LIMIT 1"  # noqa: S608 - words of our own
+LOOK = Statement(
+    "SELECT 1 FROM {batch} WHERE ({due} LIMIT 1) IS NOT NULL LIMIT 1",
+    _QUEUES,
+    due=_DUE,
+)
 #: What is due in all queues, its rows locked, passing by those that others have locked.
-TAKE = f"""
-    SELECT {{id_text}}
-      FROM {{batch}} JOIN jobs_job
-        ON jobs_job.id {{among}} ({_DUE} LIMIT %(limit)s {{skip_locked}}){{end}}
+TAKE = Statement(
+    """
+    SELECT {id_text}
+      FROM {batch} JOIN jobs_job
+        ON jobs_job.id {in_array}({due} LIMIT {limit} {skip_locked}){end_array}
      ORDER BY priority DESC, run_after, jobs_job.id
-     LIMIT %(limit)s
-"""  # noqa: S608 - words of our own
+     LIMIT {limit}
+    """,
+    _QUEUES,
+    due=_DUE,
+)
 
 
 class DatabaseConsumer:
@@ -74,19 +83,13 @@ class DatabaseConsumer:
         # Before looking, or what is committed in between would be missed.
         self._told = False
         self._look_at = time.monotonic() + self.poll_seconds
-        return bool(self._execute(LOOK))
+        return bool(LOOK.execute(self._alias, self._queues))
 
     def fetch(self, limit: int) -> list[Delivery]:
-        rows = self._execute(TAKE, limit=limit)
+        rows = TAKE.execute(self._alias, self._queues, limit=limit)
         self._more = len(rows) == limit
         now = time.monotonic()
         return [Delivery(job_id, arrived=now) for (job_id,) in rows]
-
-    def _execute(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        queues = [(name,) for name in self._queues]
-        return sql.execute(
-            self._alias, statement, {"name": "text"}, queues, **parameters
-        )
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         pass  # the rows are where they were

@@ -115,7 +115,9 @@ class Claimer:
         """The jobs claimed with the next hints, and how many of the hints were dropped."""
         fetched: list[Delivery] = []
         try:
-            with sql.forgettable(self._alias, several=self.transport.fetches_rows):
+            with sql.asynchronous_commit(
+                self._alias, several=self.transport.fetches_rows
+            ):
                 fetched = self.transport.fetch(limit)
                 if fetched:
                     crashpoints.reach("claim_before_commit")

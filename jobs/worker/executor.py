@@ -16,7 +16,6 @@ from django.db import (
     InterfaceError,
     OperationalError,
     connections,
-    router,
     transaction,
 )
 from django.db.backends.signals import connection_created
@@ -27,7 +26,7 @@ from jobs.backend import JobsBackend
 from jobs.compat import Task
 from jobs.context import JobContext
 from jobs.errors import Cancel, Fenced, Retry, Snooze, UnknownTask
-from jobs.models import Job
+from jobs.models import jobs_alias
 from jobs.options import JobTask
 from jobs.worker.execution import Execution
 
@@ -98,7 +97,7 @@ def _call_and_tell(execution: Execution) -> Report:
     if isinstance(task, JobTask) and task.atomic:
         # If the answer to the COMMIT is lost, the row knows: the supervisor's own record
         # then changes nothing.
-        with transaction.atomic(using=router.db_for_write(Job)):
+        with transaction.atomic(using=jobs_alias()):
             execution.complete(_call(task, execution, args, kwargs))
         crashpoints.reach("complete_after_commit")
         return Report(COMMITTED)

@@ -156,7 +156,7 @@ class Recorder:
         """Record these; the ids of what changed, and those whose rows others have locked."""
         locked: list[Outcome] = []
         try:
-            changed = lifecycle.finish(outcomes, patient=False)
+            changed = lifecycle.finish(outcomes, short_lock_timeout=True)
         except (OperationalError, InterfaceError) as error:
             if not sql.is_locked(error):
                 raise
@@ -175,7 +175,7 @@ class Recorder:
         locked: list[Outcome] = []
         for outcome in outcomes:
             try:
-                changed |= lifecycle.finish([outcome], patient=False)
+                changed |= lifecycle.finish([outcome], short_lock_timeout=True)
             except OperationalError as error:
                 if not sql.is_locked(error):
                     raise

@@ -23,7 +23,6 @@ from django.db import (
     InterfaceError,
     OperationalError,
     connections,
-    router,
 )
 
 from jobs import (
@@ -36,7 +35,7 @@ from jobs import (
     relay,
     transports,
 )
-from jobs.models import Job, JobQuerySet, Queue
+from jobs.models import Job, JobQuerySet, Queue, jobs_alias
 from jobs.outcomes import Fence, Outcome
 from jobs.relay import Relay
 from jobs.statuses import Status
@@ -87,7 +86,7 @@ class Supervisor:
         self._grace = grace
         self._burst = burst
 
-        self._alias = router.db_for_write(Job)
+        self._alias = jobs_alias()
         self._children: dict[int, ChildHandle] = {}
         self._spawning = 0
         self._spawn_at = 0.0

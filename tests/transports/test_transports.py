@@ -297,7 +297,7 @@ def test_over_a_broker_a_claim_is_one_question_and_so_is_the_end_of_a_job(
 
     with CaptureQueriesContext(connection) as asked:
         ((claim, _),) = claiming.claim(1, worker_row.id)
-        lifecycle.finish([outcomes.succeeded(claim, None)], patient=False)
+        lifecycle.finish([outcomes.succeeded(claim, None)], short_lock_timeout=True)
 
     waiting.stop()
     assert [each["sql"].split()[0] for each in asked] == ["UPDATE", "UPDATE"]

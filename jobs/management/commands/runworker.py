@@ -7,12 +7,12 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, connections, router
+from django.db import OperationalError, connections
 from django.db.migrations.recorder import MigrationRecorder
 
 from jobs import conf, discovery, exitcodes, health, transports, values
 from jobs.errors import ConfigurationError, InvalidJob, one_line
-from jobs.models import Job
+from jobs.models import jobs_alias
 from jobs.worker import child
 from jobs.worker.child import Limits
 from jobs.worker.forkserver import ForkServer
@@ -119,7 +119,7 @@ class Command(BaseCommand):
 
     def _check_database(self) -> None:
         """Raise CommandError, in one line, if the database is away or not migrated."""
-        alias = router.db_for_write(Job)
+        alias = jobs_alias()
         connection = connections[alias]
         try:
             is_migrated = MigrationRecorder(
