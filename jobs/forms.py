@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from inspect import Signature
 from typing import Any, cast
 
 from django import forms
@@ -183,8 +182,7 @@ def _task_choices() -> list[tuple[str, Any]]:
 
 
 def _call(task: Task) -> str:
-    signature = signatures.of(task).replace(return_annotation=Signature.empty)
-    return Truncator(f"{task.name}{signature}").chars(100)
+    return Truncator(signatures.summary(task)).chars(100)
 
 
 def _refuse_constant(name: str) -> None:

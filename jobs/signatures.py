@@ -1,4 +1,7 @@
-"""What a task function takes: the arguments of a job, held against its signature."""
+"""What a task function takes: a job's arguments are held against its signature.
+
+Only this module reads signatures. The others ask it what a call looks like.
+"""
 
 import functools
 import inspect
@@ -11,7 +14,8 @@ from typing import Any
 from jobs.compat import Task
 from jobs.errors import InvalidJob
 
-#: Annotations that are checked, and what JSON gives for them. All others accept anything.
+#: The annotations that are checked, and the types of the JSON values that fit them. Every
+#: value fits any other annotation.
 _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     str: (str,),
     int: (int,),
@@ -22,6 +26,9 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     None: (types.NoneType,),
     types.NoneType: (types.NoneType,),
 }
+
+#: Stands for a value of which only the type is known.
+_UNKNOWN: Any = object()
 
 
 def check_call(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -42,10 +49,10 @@ def check_call(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> No
             values = list(value.values())
         else:
             values = [value]
-        for each in values:
-            if not _fits(each, parameter.annotation):
+        for argument in values:
+            if not _fits(parameter.annotation, type(argument), argument):
                 raise InvalidJob(
-                    "args", f"{task.name}{signature}: {name} cannot be {each!r:.60}"
+                    "args", f"{task.name}{signature}: {name} cannot be {argument!r:.60}"
                 )
 
 
@@ -53,22 +60,28 @@ def read_arguments(
     task: Task, words: Sequence[str], named: Mapping[str, str]
 ) -> tuple[list[Any], dict[str, Any]]:
     """Arguments from a command line: text where the function takes text, else JSON."""
-    parameters = of(task).parameters
-    positional = [
-        p
-        for p in parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    rest = next((p for p in parameters.values() if p.kind is p.VAR_POSITIONAL), None)
-    args = [
-        _read(word, positional[i] if i < len(positional) else rest)
-        for i, word in enumerate(words)
-    ]
-    others = next((p for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
-    kwargs = {
-        name: _read(word, parameters.get(name, others)) for name, word in named.items()
-    }
+    args = [_read(word, _positional(task, i)) for i, word in enumerate(words)]
+    kwargs = {name: _read(word, _named(task, name)) for name, word in named.items()}
     return args, kwargs
+
+
+def name_arguments(
+    task: Task | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """Each argument with the name of its parameter, or its index where that is unknown."""
+    named = []
+    for index, value in enumerate(args):
+        parameter = _positional(task, index) if task else None
+        if parameter is None or parameter.kind is parameter.VAR_POSITIONAL:
+            named.append((f"[{index}]", value))
+        else:
+            named.append((parameter.name, value))
+    return [*named, *kwargs.items()]
+
+
+def summary(task: Task) -> str:
+    """The task and what it takes, as in `send_invoice(order_id: int, copy: bool = False)`."""
+    return f"{task.name}{of(task).replace(return_annotation=inspect.Signature.empty)}"
 
 
 def of(task: Task) -> inspect.Signature:
@@ -76,44 +89,76 @@ def of(task: Task) -> inspect.Signature:
     return _of(task.func, task.takes_context)
 
 
-# Not by the task, whose hash is that of all its options.
+# The key is not the task itself: its hash is computed from all of its options.
 @functools.cache
 def _of(function: Callable[..., Any], takes_context: bool) -> inspect.Signature:
     try:
         signature = inspect.signature(function, eval_str=True)
     except NameError:
-        # Annotations that only a type checker can resolve: names alone are held against.
+        # Only a type checker can resolve these annotations, so only names are checked.
         signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
     return signature.replace(parameters=parameters[1:] if takes_context else parameters)
+
+
+def _positional(task: Task, index: int) -> inspect.Parameter | None:
+    """The parameter that takes the positional argument at this index."""
+    parameters = [
+        parameter
+        for parameter in of(task).parameters.values()
+        if parameter.kind
+        in (
+            parameter.POSITIONAL_ONLY,
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        )
+    ]
+    if index < len(parameters):
+        return parameters[index]
+    last = parameters[-1] if parameters else None
+    return last if last and last.kind is last.VAR_POSITIONAL else None
+
+
+def _named(task: Task, name: str) -> inspect.Parameter | None:
+    """The parameter that takes the argument of this name."""
+    parameters = of(task).parameters
+    others = (p for p in parameters.values() if p.kind is p.VAR_KEYWORD)
+    return parameters.get(name) or next(others, None)
 
 
 @functools.lru_cache(maxsize=1000)
 def _fit_by_type(
     function: Callable[..., Any], takes_context: bool, kinds: tuple[type, ...]
 ) -> bool:
-    """Whether arguments of these types can be passed, whichever they are. In doubt, no.
+    """Whether any arguments of these types can be passed. False if that depends on values.
 
-    Thousands of jobs of one task are checked once.
+    Cached: thousands of jobs of one task are checked once.
     """
     parameters = list(_of(function, takes_context).parameters.values())
-    required = [each for each in parameters if each.default is each.empty]
+    required = [p for p in parameters if p.default is p.empty]
     return len(required) <= len(kinds) <= len(parameters) and all(
         parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and _all_fit(kind, parameter.annotation)
+        and _fits(parameter.annotation, kind)
         for parameter, kind in zip(parameters, kinds, strict=False)
     )
 
 
-def _all_fit(kind: type, annotation: Any) -> bool:
-    """Whether every value of this type may be passed where the annotation stands."""
+def _fits(annotation: Any, kind: type, value: Any = _UNKNOWN) -> bool:
+    """Whether this value, or every value of this type, fits an annotation.
+
+    An annotation that is not checked fits everything.
+    """
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(_all_fit(kind, option) for option in typing.get_args(annotation))
+        return any(_fits(option, kind, value) for option in typing.get_args(annotation))
     if origin is typing.Literal:
-        return False
+        return value in typing.get_args(annotation)
     expected = _JSON_TYPES.get(origin or annotation)
-    return expected is None or kind in expected
+    if expected is None:
+        return True
+    if issubclass(kind, bool) and bool not in expected:
+        return False
+    return issubclass(kind, expected)
 
 
 def _read(word: str, parameter: inspect.Parameter | None) -> Any:
@@ -128,18 +173,3 @@ def _read(word: str, parameter: inspect.Parameter | None) -> Any:
 def _takes_text(annotation: Any) -> bool:
     options = typing.get_args(annotation) or (annotation,)
     return any(option is str or isinstance(option, str) for option in options)
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a JSON value may be passed where the annotation stands. In doubt, yes."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(annotation))
-    if origin is typing.Literal:
-        return value in typing.get_args(annotation)
-    expected = _JSON_TYPES.get(origin or annotation)
-    if expected is None:
-        return True
-    if isinstance(value, bool) and bool not in expected:
-        return False
-    return isinstance(value, expected)

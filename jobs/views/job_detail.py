@@ -10,7 +10,6 @@ from django.shortcuts import get_object_or_404
 
 from jobs import discovery, formatting, signatures
 from jobs.diagnosis import Diagnosis
-from jobs.errors import InvalidJob
 from jobs.models import Attempt, Job
 from jobs.statuses import Ending, Status
 from jobs.views.live import for_viewers, respond
@@ -137,20 +136,7 @@ def _shown_attempts(job: Job, attempts: list[Attempt]) -> list[ShownAttempt]:
 
 
 def _arguments(job: Job) -> list[tuple[str, Text]]:
-    """Each argument, under the name of its parameter where that is known."""
-    try:
-        parameters = list(signatures.of(discovery.find(job.task)).parameters.values())
-    except InvalidJob:
-        parameters = []
-    names = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind
-        in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    positional = [
-        (names[index] if index < len(names) else f"[{index}]", Text.of(value))
-        for index, value in enumerate(job.args)
-    ]
-    named = [(name, Text.of(value)) for name, value in job.kwargs.items()]
-    return positional + named
+    """Each argument with the name of its parameter, where the task is known."""
+    task = discovery.tasks().get(job.task)
+    named = signatures.name_arguments(task, job.args, job.kwargs)
+    return [(name, Text.of(value)) for name, value in named]
