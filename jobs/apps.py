@@ -1,4 +1,4 @@
-"""The app: what is connected to what, once Django is ready."""
+"""The app, and what is connected once Django is ready."""
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _

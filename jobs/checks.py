@@ -1,4 +1,4 @@
-"""What can be wrong at start, said at start, by `manage.py check` and every command."""
+"""Django's system checks: what is wrong with the setup, reported by every command."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from jobs.errors import ConfigurationError
 from jobs.models import jobs_alias
 
 OLDEST_SQLITE = (3, 38)
-#: Where Linux tells what is mounted.
+#: Where Linux lists what is mounted.
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "fuse.sshfs"}
-#: PRAGMA synchronous: a commit is on the disk when it returns.
+#: PRAGMA synchronous = FULL: a commit is on disk when it returns.
 SQLITE_FULL = 2
 
 
@@ -45,7 +45,7 @@ def check_database(**kwargs: Any) -> list[CheckMessage]:
         return [
             checks.Error(
                 f"jobs are stored in DATABASES[{alias!r}], which is {connection.vendor}",
-                hint=f"They run on {' and '.join(sql.VENDORS)}.",
+                hint=f"Supported are {' and '.join(sql.VENDORS)}.",
                 id="jobs.E002",
             )
         ]
@@ -63,7 +63,7 @@ def check_database(**kwargs: Any) -> list[CheckMessage]:
         return [
             checks.Warning(
                 f"DATABASES[{alias!r}] is a file on {kind}, a network filesystem",
-                hint="SQLite's locks do not hold there, and the file is damaged sooner or "
+                hint="SQLite's locks do not work there, and the file will be damaged sooner or "
                 "later. Put it on a local disk, or use PostgreSQL.",
                 id="jobs.W004",
             )
@@ -74,8 +74,8 @@ def check_database(**kwargs: Any) -> list[CheckMessage]:
             checks.Warning(
                 f"DATABASES[{alias!r}] is SQLite without "
                 "OPTIONS['transaction_mode'] = 'IMMEDIATE'",
-                hint="A transaction that begins by reading then fails at once with "
-                "“database is locked” when it writes beside a worker.",
+                hint="A transaction that begins with a read then fails with “database is "
+                "locked” as soon as it writes while a worker does.",
                 id="jobs.W001",
             )
         ]
@@ -83,7 +83,7 @@ def check_database(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _filesystem(file: str | Path) -> str:
-    """The kind of filesystem that this file is on; empty where the system does not tell."""
+    """The kind of filesystem that this file is on; empty if the system does not say."""
     path = Path(file).resolve()
     try:
         lines = MOUNTS.read_text().splitlines()
@@ -93,13 +93,15 @@ def _filesystem(file: str | Path) -> str:
     mounts = {
         Path(line.split()[4]): line.partition(" - ")[2].split()[0] for line in lines
     }
-    return next((mounts[each] for each in [path, *path.parents] if each in mounts), "")
+    return next(
+        (mounts[place] for place in [path, *path.parents] if place in mounts), ""
+    )
 
 
 def check_durability(
     databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """`manage.py check --database default`, and `migrate`: does a commit outlive a crash?"""
+    """Whether a commit survives a crash: `manage.py check --database default`, `migrate`."""
     alias = jobs_alias()
     connection = connections[alias]
     if alias not in (databases or ()):
@@ -117,8 +119,8 @@ def check_durability(
     return [
         checks.Warning(
             f"DATABASES[{alias!r}] has {name} turned off or down",
-            hint="A job that was saved can be lost, and one that has succeeded run again, "
-            "when the machine crashes.",
+            hint="If the machine crashes, a saved job can be lost, and a job that has "
+            "succeeded can run again.",
             id="jobs.W003",
         )
         for name in off
@@ -126,13 +128,14 @@ def check_durability(
 
 
 def check_tasks(**kwargs: Any) -> list[CheckMessage]:
-    discovery.tasks()  # a tasks module that cannot be imported is told of here
-    backends = [each.get("BACKEND") for each in getattr(settings, "TASKS", {}).values()]
+    discovery.tasks()  # raises if a tasks module cannot be imported
+    configured = getattr(settings, "TASKS", {}).values()
+    backends = [parameters.get("BACKEND") for parameters in configured]
     if "jobs.backend.JobsBackend" not in backends:
         return [
             checks.Warning(
                 "TASKS names no jobs.backend.JobsBackend",
-                hint="task.enqueue() does not make jobs. Add it to TASKS.",
+                hint="Without it, task.enqueue() saves no jobs. Add it to TASKS.",
                 id="jobs.W002",
             )
         ]

@@ -1,6 +1,6 @@
-"""Django's tasks: part of Django from version 6, the `django-tasks` backport before it.
+"""Django's tasks: part of Django since version 6, and the `django-tasks` backport before.
 
-Everything else in this app imports them from here.
+The rest of this app imports them from here.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ if TYPE_CHECKING or django.VERSION >= (6, 0):
         TaskResult,
         TaskResultStatus,
         task,
-        task_backends,
     )
     from django.tasks.backends.base import BaseTaskBackend
     from django.tasks.base import TaskError
@@ -26,7 +25,6 @@ else:
         TaskResult,
         TaskResultStatus,
         task,
-        task_backends,
     )
     from django_tasks.backends.base import BaseTaskBackend
     from django_tasks.base import Task, TaskError
@@ -43,5 +41,4 @@ __all__ = [
     "TaskResultStatus",
     "normalize_json",
     "task",
-    "task_backends",
 ]

@@ -1,8 +1,7 @@
-"""The one setting of this app, JOBS, typed and with its defaults."""
+"""`JOBS`, the one setting of this app: typed, with defaults."""
 
 import difflib
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,27 +10,28 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
+from jobs import values
 from jobs.errors import ConfigurationError
 
 QUEUE_TYPES = ("classic", "quorum")
-#: A century. Further back a database may have no dates.
+#: A century. Databases cannot store dates arbitrarily far back.
 LONGEST_KEEP_DAYS = 36_500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What `JOBS = {…}` may say. A key is the field's name in capitals."""
+    """What `JOBS = {…}` may hold. Each key is a field's name in capitals."""
 
-    #: Where RabbitMQ is: one URL, or several of one cluster, separated by commas.
-    #: Empty: the job table itself carries the jobs.
+    #: Where RabbitMQ is: one URL, or the URLs of one cluster's nodes, separated by commas.
+    #: Empty: the job table itself is the queue.
     rabbitmq_url: str = ""
-    #: First part of every queue's name on the broker, so that two deployments share one.
+    #: First part of every queue's name on the broker, so that deployments can share one.
     prefix: str = "jobs"
-    #: "classic" on one broker node, "quorum" on a cluster.
+    #: "classic" on a single node, "quorum" on a cluster.
     queue_type: str = "classic"
-    #: False: a process that saves jobs never speaks to the broker; workers publish.
+    #: False: a process that saves jobs never connects to the broker; workers publish.
     publish_on_save: bool = True
-    #: For how long a worker that stopped answering still owns its running jobs.
+    #: Seconds for which a worker that has stopped answering still owns its running jobs.
     lease_seconds: int = 30
     #: Days after which a succeeded job is deleted; 0 keeps it for ever.
     keep_succeeded_days: int = 7
@@ -47,11 +47,12 @@ class Configuration:
 
 @functools.cache
 def current() -> Configuration:
-    """The configuration in force. Raises ConfigurationError, naming all that is wrong."""
+    """The configuration in force. Raises ConfigurationError that names every problem."""
     return load(getattr(settings, "JOBS", {}))
 
 
 def load(raw: Mapping[str, Any]) -> Configuration:
+    """Read the setting. Raises ConfigurationError that names every problem."""
     problems = list(_problems(raw))
     if problems:
         raise ConfigurationError("; ".join(problems))
@@ -74,30 +75,30 @@ def _problems(raw: Mapping[str, Any]) -> list[str]:
             problems.append(f"JOBS has no key {key!r} ({hint})")
         elif type(value) is not type(defaults[key]):
             wanted = type(defaults[key]).__name__
-            problems.append(f"JOBS[{key!r}] is {value!r}, and must be a {wanted}")
+            problems.append(f"JOBS[{key!r}] is {value!r}, and must be of type {wanted}")
     if problems:
         return problems
 
-    values = defaults | dict(raw)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", values["PREFIX"]):
+    merged = defaults | dict(raw)
+    if not values.NAME.fullmatch(merged["PREFIX"]):
         problems.append(
-            f"JOBS['PREFIX'] is {values['PREFIX']!r}, and must be 1 to 64 letters, "
-            "digits, dots, dashes or underscores"
+            f"JOBS['PREFIX'] is {merged['PREFIX']!r}, and must be 1 to 64 letters, "
+            "digits, dots, dashes or underscores, beginning with a letter or digit"
         )
-    if values["QUEUE_TYPE"] not in QUEUE_TYPES:
+    if merged["QUEUE_TYPE"] not in QUEUE_TYPES:
         problems.append(
-            f"JOBS['QUEUE_TYPE'] is {values['QUEUE_TYPE']!r}, "
+            f"JOBS['QUEUE_TYPE'] is {merged['QUEUE_TYPE']!r}, "
             f"and must be one of {', '.join(QUEUE_TYPES)}"
         )
-    if not 2 <= values["LEASE_SECONDS"] <= 3600:
+    if not 2 <= merged["LEASE_SECONDS"] <= 3600:
         problems.append(
-            f"JOBS['LEASE_SECONDS'] is {values['LEASE_SECONDS']}, and must be 2 to 3600"
+            f"JOBS['LEASE_SECONDS'] is {merged['LEASE_SECONDS']}, and must be 2 to 3600"
         )
     problems.extend(
-        f"JOBS[{key!r}] is {values[key]}, and must be 1 to {LONGEST_KEEP_DAYS}, "
+        f"JOBS[{key!r}] is {merged[key]}, and must be 1 to {LONGEST_KEEP_DAYS}, "
         "or 0 to keep for ever"
         for key in ("KEEP_SUCCEEDED_DAYS", "KEEP_FAILED_DAYS")
-        if not 0 <= values[key] <= LONGEST_KEEP_DAYS
+        if not 0 <= merged[key] <= LONGEST_KEEP_DAYS
     )
     return problems
 

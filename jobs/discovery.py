@@ -1,6 +1,6 @@
-"""Which tasks there are: the `tasks` modules of the installed apps, and nothing else.
+"""The tasks: all that the `tasks` modules of the installed apps define.
 
-A name that came from a form or from a row is looked up here. It is never imported.
+A name from a form or a row is looked up here. It is never imported.
 """
 
 import functools
@@ -17,9 +17,9 @@ from jobs.errors import ConfigurationError, InvalidJob, UnknownTask
 
 @functools.cache
 def tasks() -> Mapping[str, Task]:
-    """Every task of every installed app, by its dotted path, in order.
+    """Every task of every installed app by its dotted path, sorted.
 
-    Raises ConfigurationError if two have one path: a job could not say which it means.
+    Raises ConfigurationError if two tasks have the same path: a job names only the path.
     """
     found: dict[str, Task] = {}
     for app in apps.get_app_configs():
@@ -29,7 +29,7 @@ def tasks() -> Mapping[str, Task]:
         for value in vars(module).values():
             if isinstance(value, Task):
                 path = value.module_path
-                # The same function with other options, by `using()`, is the same task.
+                # `using()` makes a task of the same function with other options.
                 if found.setdefault(path, value).func is not value.func:
                     raise ConfigurationError(
                         f"{module.__name__} has two tasks named {path!r}: rename one"
@@ -38,7 +38,7 @@ def tasks() -> Mapping[str, Task]:
 
 
 def find(path: Any) -> Task:
-    """The task with this dotted path. Raises UnknownTask, naming those that there are."""
+    """The task with this dotted path. Raises UnknownTask that lists the known tasks."""
     task = tasks().get(path) if isinstance(path, str) else None
     if task is None:
         raise UnknownTask("task", f"there is no task {path!r:.200} ({_known()})")
@@ -46,16 +46,17 @@ def find(path: Any) -> Task:
 
 
 def complete(name: str) -> Task:
-    """The task with this dotted path, or with this last part where that is unique."""
+    """The task with this dotted path, or whose path ends in this name if only one does.
+
+    Raises InvalidJob if several do, and UnknownTask if none does.
+    """
     matches = [path for path in tasks() if path == name or path.endswith(f".{name}")]
     if len(matches) > 1:
         raise InvalidJob(
-            "task", f"{name!r} is the name of several tasks: {', '.join(matches)}"
+            "task", f"several tasks are named {name!r}: {', '.join(matches)}"
         )
     return find(matches[0] if matches else name)
 
 
 def _known() -> str:
-    return (
-        f"there are: {', '.join(tasks())}" if tasks() else "no app has a tasks module"
-    )
+    return f"known: {', '.join(tasks())}" if tasks() else "no app has a tasks module"

@@ -26,7 +26,8 @@ FARTHEST = timedelta(days=3653)
 
 _encode = json.JSONEncoder().encode
 _WRITE: dict[type, Callable[[Any], str]] = {int: repr, str: _encode}
-_QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: What a queue, or the prefix of all queues, may be called.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check_arguments(args: Any, kwargs: Any) -> None:
@@ -44,7 +45,7 @@ def check_arguments(args: Any, kwargs: Any) -> None:
 
 
 def check_queue(name: Any) -> None:
-    if not isinstance(name, str) or not _QUEUE.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidJob(
             "queue",
             f"queue is {_short(name)}, and must be 1 to 64 letters, digits, dots, "

@@ -25,14 +25,17 @@ def test_the_site_as_it_is_has_nothing_to_complain_of() -> None:
     [
         ({"PREFX": "a"}, "JOBS has no key 'PREFX' (did you mean 'PREFIX'?)"),
         ({"SPEED": 9}, "JOBS has no key 'SPEED' (known: RABBITMQ_URL, PREFIX"),
-        ({"PREFIX": 5}, "JOBS['PREFIX'] is 5, and must be a str"),
+        ({"PREFIX": 5}, "JOBS['PREFIX'] is 5, and must be of type str"),
         ({"PREFIX": "a b"}, "JOBS['PREFIX'] is 'a b', and must be 1 to 64"),
         ({"QUEUE_TYPE": "stream"}, "must be one of classic, quorum"),
         ({"LEASE_SECONDS": 1}, "JOBS['LEASE_SECONDS'] is 1, and must be 2 to 3600"),
-        ({"LEASE_SECONDS": True}, "JOBS['LEASE_SECONDS'] is True, and must be a int"),
+        (
+            {"LEASE_SECONDS": True},
+            "JOBS['LEASE_SECONDS'] is True, and must be of type int",
+        ),
         (
             {"PUBLISH_ON_SAVE": "no"},
-            "JOBS['PUBLISH_ON_SAVE'] is 'no', and must be a bool",
+            "JOBS['PUBLISH_ON_SAVE'] is 'no', and must be of type bool",
         ),
         (
             {"KEEP_SUCCEEDED_DAYS": -1},
@@ -44,7 +47,7 @@ def test_the_site_as_it_is_has_nothing_to_complain_of() -> None:
         ),
         (
             {"KEEP_FAILED_DAYS": None},
-            "JOBS['KEEP_FAILED_DAYS'] is None, and must be a int",
+            "JOBS['KEEP_FAILED_DAYS'] is None, and must be of type int",
         ),
         (
             {"RABBITMQ_URL": "http://u:secret@h"},
