@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check install --no-deps --n
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format matrix suites suite-sqlite suite-faults suite-postgresql mutants bench fairness scaling chaos recovery tour lock clean
+.PHONY: help run test check format matrix faults mutants bench fairness scaling chaos recovery tour lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,28 +22,19 @@ help: ## List these targets
 run: $(VENV)/run.stamp ## The site and a worker at http://127.0.0.1:8000/ (PORT=8001 for another port)
 	@$(BIN)/python -m jobsite.dev
 
-test: check ## All checks, then all tests, on SQLite and PostgreSQL, with a real RabbitMQ
-	@$(BIN)/python -m devtools.services run -- $(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync suites
+ifdef T
+test: $(VENV)/dev.stamp
+	@$(BIN)/python -m devtools.suite $(T)
+else
+test: check ## All checks, then all tests (T=tests/test_x.py::test_y for some, STRICT=1, INSTALL=1)
+	@$(SUITE)
+endif
 
-ON_POSTGRESQL = $(if $(SQLITE_ONLY),,$(TEST_POSTGRESQL_URL))
-PYTEST = $(BIN)/python -m pytest -q -o cache_dir=.cache/pytest-$@
+# On SQLite and PostgreSQL side by side, with a real RabbitMQ and a browser.
+SUITE = $(BIN)/python -m devtools.services run -- $(BIN)/python -m devtools.suite
 
-# The whole suite on SQLite, and what touches the database on PostgreSQL, side by side: most
-# of the time a test waits for processes that it started. Three parts of about the same length.
-suites: suite-faults suite-sqlite $(if $(ON_POSTGRESQL),suite-postgresql)
-
-suite-sqlite:
-	@DATABASE_URL=sqlite:///db.sqlite3 $(PYTEST) -m "not postgresql" --ignore=tests/faults
-
-suite-postgresql:
-	@DATABASE_URL=$$TEST_POSTGRESQL_URL $(PYTEST) -m "not once and not sqlite" --ignore=tests/faults
-
-# On PostgreSQL in a database of its own: pytest makes one whose name starts with test_.
-suite-faults:
-	@failed=; \
-	DATABASE_URL=sqlite:///faults.sqlite3 $(PYTEST) -m "not postgresql" tests/faults || failed=yes; \
-	$(if $(ON_POSTGRESQL),DATABASE_URL=$${TEST_POSTGRESQL_URL%/*}/faults $(PYTEST) -m "not once and not sqlite" tests/faults || failed=yes;) \
-	test -z "$$failed"
+faults: $(VENV)/dev.stamp ## Every fault, and every crash point in every way (half an hour)
+	@$(SUITE) --faults
 
 check: $(VENV)/dev.stamp ## Lint, format, types, import contracts, migrations, messages
 	$(BIN)/ruff check --quiet
@@ -73,7 +64,7 @@ matrix: ## The tests on every Python that this machine has, 3.11 to 3.13
 .PHONY: matrix-one
 matrix-one: $(VENV)/dev.stamp
 	@$(BIN)/python -c 'import sys, django; print(f"Python {sys.version.split()[0]}, Django {django.__version__}")'
-	@$(BIN)/python -m devtools.services run -- $(MAKE) --no-print-directory suites SQLITE_ONLY=1
+	@SQLITE_ONLY=1 $(SUITE)
 
 mutants: $(VENV)/dev.stamp ## Broken builds: each must be caught by its tests (MUTANTS="name …" for some)
 	@$(BIN)/python -m devtools.mutants $(MUTANTS)

@@ -23,6 +23,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from devtools import services
+from devtools.suite import marks, reruns
 from jobs import conf, enqueue, lifecycle, relay
 from jobs.models import Job, Queue, Worker
 from jobs.outcomes import Claimed
@@ -50,6 +51,12 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(marks.Marks())
+    config.pluginmanager.register(reruns.Reruns(), "reruns")
+
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,16 +100,6 @@ def fetch(consumer: Consumer, count: int) -> list[Delivery]:
 def a_moment_ago() -> datetime:
     """Surely past: SQLite's own clock counts in milliseconds, and Python's in less."""
     return timezone.now() - timedelta(seconds=1)
-
-
-def available(get: Callable[[], str]) -> str:
-    """The address of a service. Without it a laptop skips, and CI fails."""
-    try:
-        return get()
-    except services.Missing as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +181,7 @@ def use_broker(settings: Any, url: str) -> Iterator[Broker]:
 
 @pytest.fixture(scope="session")
 def rabbitmq_url() -> str:
-    return available(services.rabbitmq_url)
+    return services.rabbitmq_url()
 
 
 @pytest.fixture
@@ -208,19 +205,15 @@ def broker(
 @pytest.fixture(scope="session")
 def node() -> Iterator[services.RabbitMQNode]:
     """A RabbitMQ node of our own, which may be stopped and killed."""
-    try:
-        node = services.RabbitMQNode().start()
-    except services.Missing as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
-    yield node
-    node.close()
+    with services.RabbitMQNode() as node:
+        yield node
 
 
 @pytest.fixture
 def own_broker(node: services.RabbitMQNode, settings: Any) -> Iterator[Broker]:
     """The jobs of this test go through the node that may be stopped and killed."""
+    if not node.is_running:  # a test failed in the middle of its trouble
+        node.start()
     yield from use_broker(settings, node.url)
 
 

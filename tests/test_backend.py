@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -84,7 +84,7 @@ def test_a_failure_is_told_with_its_exception(worker_row: Worker) -> None:
         _ = result.return_value
 
 
-@pytest.mark.parametrize("result_id", ["", "nonsense", str(uuid4())])
+@pytest.mark.parametrize("result_id", ["", "nonsense", str(UUID(int=1))])
 def test_a_result_that_is_not_there_does_not_exist(result_id: str) -> None:
     with pytest.raises(TaskResultDoesNotExist):
         add.get_result(result_id)

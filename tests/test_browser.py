@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,29 +23,26 @@ from playwright.sync_api import (
 )
 from pytest_django.live_server_helper import LiveServer
 
+from devtools import services
 from jobs import lifecycle, outcomes
 from jobs.models import Job, Worker
 from tests.conftest import DEADLINE, MakeJob
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.once]
 
-CHROMIUM = Path("/usr/bin/chromium")
 ECHO = "tests.sample.tasks.echo"
 SIMULATE = "jobs.tasks.simulate_work"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"{CHROMIUM} is missing: apt-get install chromium")
-        pytest.skip(f"{CHROMIUM} is missing")
+    executable = services.chromium()
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         # Playwright runs an event loop in this thread, and Django takes care of that.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         expect.set_options(timeout=DEADLINE * 1000)
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
+            executable_path=executable,
             args=[
                 "--no-sandbox",
                 "--disable-gpu",

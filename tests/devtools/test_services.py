@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pika
@@ -18,27 +17,14 @@ from devtools import services
 from devtools.services import Missing, PostgreSQLCluster, RabbitMQNode
 from devtools.services.run import run_with_program, run_with_services
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.real
 
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
-@contextmanager
-def or_skip() -> Iterator[None]:
-    """On a laptop, a test whose program is missing is skipped; never in CI."""
-    try:
-        yield
-    except Missing as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="module")
 def node() -> Iterator[RabbitMQNode]:
-    with or_skip():
-        node = RabbitMQNode(tls=True)
-    with node:
+    with RabbitMQNode(tls=True) as node:
         yield node
 
 
@@ -103,9 +89,7 @@ def test_tls_is_trusted_through_our_authority_only(node: RabbitMQNode) -> None:
 
 
 def test_a_cluster_keeps_its_rows_and_lets_us_create_databases() -> None:
-    with or_skip():
-        cluster = PostgreSQLCluster()
-    with cluster:
+    with PostgreSQLCluster() as cluster:
         with psycopg.connect(cluster.url, autocommit=True) as connection:
             connection.execute("CREATE DATABASE kept")
 
@@ -204,8 +188,7 @@ def apt_get_that_fails(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path
 
 
 def test_a_command_runs_with_the_addresses_and_its_exit_code_is_kept() -> None:
-    with or_skip():
-        services.rabbitmq_url(), services.postgresql_url(), services.chromium()
+    services.rabbitmq_url(), services.postgresql_url(), services.chromium()
     code = (
         "import os, sys; from devtools import services as s;"
         "ok = s.rabbitmq_answers(os.environ['JOBS_TEST_RABBITMQ_URL'])"

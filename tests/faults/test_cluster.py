@@ -25,11 +25,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[services.RabbitMQCluster]:
-    try:
-        cluster = services.RabbitMQCluster()
-    except services.Missing as missing:
-        pytest.skip(str(missing))
-    with cluster:
+    with services.RabbitMQCluster() as cluster:
         yield cluster
 
 

@@ -41,7 +41,6 @@ from tests.conftest import (
     MakeJob,
     Site,
     a_moment_ago,
-    available,
     claimed,
     ends_as,
     eventually,
@@ -57,7 +56,6 @@ SAMPLE = "tests.sample.tasks"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[services.PostgreSQLCluster]:
     """It waits for the disk, as one that people rely on, and lets few people in."""
-    available(lambda: str(services.postgresql_programs()))
     with services.PostgreSQLCluster(fsync="on", max_connections="25") as cluster:
         yield cluster
 

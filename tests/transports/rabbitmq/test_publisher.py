@@ -14,7 +14,7 @@ from jobs import transports
 from jobs.errors import AccessRefused, TransportError
 from jobs.transports import rabbitmq
 from jobs.transports.base import Hint
-from tests.conftest import Broker, available, eventually
+from tests.conftest import Broker, eventually
 
 
 def hint(queue: str = "default", priority: int = 0) -> Hint:
@@ -175,15 +175,8 @@ class TestPublishing:
 
 @pytest.fixture(scope="module")
 def secure_node() -> Iterator[services.RabbitMQNode]:
-    node: list[services.RabbitMQNode] = []
-
-    def start() -> str:
-        node.append(services.RabbitMQNode(tls=True).start())
-        return node[0].tls_url
-
-    available(start)
-    yield node[0]
-    node[0].close()
+    with services.RabbitMQNode(tls=True) as node:
+        yield node
 
 
 @pytest.mark.once

@@ -1,0 +1,1 @@
+"""How the tests are selected, repeated, reported, and run side by side."""
