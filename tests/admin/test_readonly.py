@@ -52,3 +52,21 @@ def test_workers_and_queues_are_read_only_even_for_a_superuser(
     assert client.get(f"/admin/jobs/{model}/").status_code == 200
     assert client.get(f"/admin/jobs/{model}/{name}/change/").status_code == 200
     assert set(answers.values()) == {403}
+
+
+def test_trouble_of_a_live_worker_is_shown(
+    admin_client: Client, worker_row: Worker
+) -> None:
+    Worker.objects.update(trouble="<b>not connected</b>")
+    Worker.objects.create(
+        host="gone",
+        pid=2,
+        slots=1,
+        lease_until=timezone.now() - timedelta(minutes=1),
+        trouble="long ago",
+    )
+
+    page = admin_client.get("/admin/jobs/worker/").content.decode()
+
+    assert "&lt;b&gt;not connected&lt;/b&gt;" in page
+    assert "long ago" not in page

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -13,6 +15,7 @@ from django.utils import timezone
 
 from jobs.models import Job, Worker
 from jobs.statuses import Ending
+from jobs.worker.supervisor import Supervisor
 from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
 
 SAMPLE = "tests.sample.tasks"
@@ -327,3 +330,26 @@ def running(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({}, "from the transport"),
+        ({"_turned_at": 20.0}, "its loop has stood still for 20 s"),
+        ({"_able_at": 20.0}, "for 20 s no child process has become ready to run jobs"),
+        ({"_turned_at": 20.0, "_stop_at": 0.0}, ""),
+    ],
+)
+def test_supervisor_reports_what_keeps_it_from_working(
+    state: dict[str, float], words: str
+) -> None:
+    now = time.monotonic()
+    supervisor = Supervisor.__new__(Supervisor)
+    supervisor._stop_at = state.get("_stop_at")
+    supervisor._turned_at = now - state.get("_turned_at", 0.0)
+    supervisor._able_at = now - state.get("_able_at", 0.0)
+    transport = SimpleNamespace(trouble=lambda: "from the transport")
+    supervisor._consumer = cast(Any, SimpleNamespace(transport=transport))
+
+    assert supervisor._trouble() == words
