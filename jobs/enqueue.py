@@ -1,10 +1,11 @@
 """How a job comes into being: its defaults, its checks, and the INSERT.
 
-`Job.save()`, `Job.objects.enqueue_many()` and the forms come here. A job is born `queued`;
-every later status is written by `lifecycle.py`.
+`Job.save()`, `Job.objects.enqueue_many()` and the forms come here. A job is inserted as
+`queued`; every later status is written by `lifecycle.py`.
 
-`COLUMNS` is the one list of what a new job may say. Its default, its check and its place in
-the INSERT are all read from there.
+To add a column that a new job may state, add the field to the model and one entry to
+`COLUMNS`. If the process that runs the job needs it, add a field of that name to
+`outcomes.Claim`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db import connections, models, router, transaction
+from django.db import connections, router, transaction
 from django.db.models.expressions import DatabaseDefault
 from django.db.models.signals import post_save, pre_save
 
@@ -33,46 +34,40 @@ CHUNK = 500
 BLOCK = 20 * CHUNK
 
 
-def _check_call(job: Any) -> None:
-    task = discovery.find(job.task)
-    if isinstance(job.args, list | tuple) and isinstance(job.kwargs, dict):
-        signatures.check_call(task, job.args, job.kwargs)
+class NewJob(Protocol):
+    """A job that is not stored yet, as far as this module knows the model above it."""
 
+    @property
+    def id(self) -> UUID: ...
 
-def _check_run_after(job: Any) -> None:
-    # A job that states no time holds an expression: the database's own now.
-    if not isinstance(job.run_after, DatabaseDefault):
-        values.check_run_after(job.run_after)
-
-
-def _check_status(job: Any) -> None:
-    if job.status != Status.QUEUED:
-        raise InvalidJob(
-            "status", f"status is {job.status!r}, and a new job is always queued"
-        )
-
-
-def _write_run_after(job: Any) -> str | None:
-    if isinstance(job.run_after, datetime):
-        return job.run_after.astimezone(UTC).isoformat(" ", "microseconds")
-    return None  # the INSERT takes the database's own now
+    _state: Any
+    task: str
+    args: Any
+    kwargs: Any
+    queue: str
+    priority: int
+    max_attempts: int
+    timeout: int | None
+    run_after: Any  # a datetime, or the expression of the field's default
+    status: str
+    created_by_id: Any
 
 
 class Column(NamedTuple):
-    """One thing that a new job may say of itself."""
+    """Something that a new job may state."""
 
     name: str
     #: The column's type, in PostgreSQL's words.
     kind: str
-    #: What the INSERT's batch holds: a value of JSON, or text that PostgreSQL can cast.
+    #: The value for the INSERT: a number, or text that the database can cast.
     write: Callable[[Any], Any]
-    #: Raises InvalidJob with one sentence.
+    #: Raises InvalidJob, with one sentence.
     check: Callable[[Any], None] | None = None
-    #: The task's option that fills the column if the job leaves it None.
+    #: The option of the task that fills the column if the job leaves it None.
     option: str = ""
-    #: What fills it if there is no such task.
+    #: The value if there is no such task, or no such option.
     fallback: Any = None
-    #: What is stored, as SQL, if it is not the column of the batch.
+    #: What is stored, as SQL, if it is not the value itself.
     stored_as: str = ""
 
     @property
@@ -80,23 +75,49 @@ class Column(NamedTuple):
         return self.stored_as or f"batch.{self.name}"
 
 
-#: Checked in this order.
+def _check_call(job: NewJob) -> None:
+    task = discovery.find(job.task)
+    if isinstance(job.args, list | tuple) and isinstance(job.kwargs, dict):
+        signatures.check_call(task, job.args, job.kwargs)
+
+
+def _check_run_after(job: NewJob) -> None:
+    # The default is an expression: the database's own now.
+    if not isinstance(job.run_after, DatabaseDefault):
+        values.check_run_after(job.run_after)
+
+
+def _check_status(job: NewJob) -> None:
+    if job.status != Status.QUEUED:
+        raise InvalidJob(
+            "status", f"status is {job.status!r}, and a new job is always queued"
+        )
+
+
+def _write_run_after(job: NewJob) -> str | None:
+    if isinstance(job.run_after, datetime):
+        return job.run_after.astimezone(UTC).isoformat(" ", "microseconds")
+    return None
+
+
+#: All that a new job may state: defaults, checks and the INSERT are built from this list.
+#: The checks run in its order.
 COLUMNS = (
     Column("id", "uuid", lambda job: job.id.hex),
     Column(
         "args",
         "jsonb",
         lambda job: values.as_json(job.args),
-        lambda job: values.check_arguments(job.args, job.kwargs),
+        check=lambda job: values.check_arguments(job.args, job.kwargs),
     ),
     Column("kwargs", "jsonb", lambda job: values.as_json(job.kwargs)),
-    # After its arguments: whether the function takes them is asked of what is JSON.
-    Column("task", "text", lambda job: job.task, _check_call),
+    # After the arguments: only plain JSON is compared with the function's parameters.
+    Column("task", "text", lambda job: job.task, check=_check_call),
     Column(
         "queue",
         "text",
         lambda job: job.queue,
-        lambda job: values.check_queue(job.queue),
+        check=lambda job: values.check_queue(job.queue),
         option="queue_name",
         fallback="default",
     ),
@@ -104,7 +125,7 @@ COLUMNS = (
         "priority",
         "smallint",
         lambda job: job.priority,
-        lambda job: values.check_priority(job.priority),
+        check=lambda job: values.check_priority(job.priority),
         option="priority",
         fallback=0,
     ),
@@ -112,7 +133,7 @@ COLUMNS = (
         "max_attempts",
         "smallint",
         lambda job: job.max_attempts,
-        lambda job: values.check_max_attempts(job.max_attempts),
+        check=lambda job: values.check_max_attempts(job.max_attempts),
         option="max_attempts",
         fallback=1,
     ),
@@ -120,21 +141,21 @@ COLUMNS = (
         "timeout",
         "integer",
         lambda job: job.timeout,
-        lambda job: values.check_timeout(job.timeout),
+        check=lambda job: values.check_timeout(job.timeout),
         option="timeout",
     ),
     Column(
         "run_after",
         "timestamptz",
         _write_run_after,
-        _check_run_after,
+        check=_check_run_after,
         stored_as="COALESCE(batch.run_after, {now})",
     ),
-    # Stored as the key of a user is: see _columns_of().
+    # Written as the key of a user is stored: see _columns().
     Column("created_by_id", "text", lambda job: job.created_by_id),
 )
 
-#: What every new row begins with, as SQL.
+#: What every new row begins with, as SQL. The columns in neither list begin as NULL.
 INITIAL = {
     "created_at": "{now}",
     "status": f"'{Status.QUEUED.value}'",
@@ -145,35 +166,46 @@ INITIAL = {
     "error": "''",
 }
 
-#: The columns that a job which is saved by itself reads back.
-RETURNING_COLUMNS = ("run_after", "created_at")
 
-_CHECKS = (*[column.check for column in COLUMNS if column.check], _check_status)
-_DEFAULTS = [(c.name, c.option, c.fallback) for c in COLUMNS if c.option]
+# Defaults and checks.
 
 
-def take_defaults(job: Any) -> None:
-    """Fill what the job leaves open with what its task says."""
+@functools.cache
+def _checks() -> list[Callable[[Any], None]]:
+    return [*[column.check for column in COLUMNS if column.check], _check_status]
+
+
+@functools.cache
+def _defaults() -> list[tuple[str, str, Any]]:
+    return [
+        (column.name, column.option, column.fallback)
+        for column in COLUMNS
+        if column.option
+    ]
+
+
+def take_defaults(job: NewJob) -> None:
+    """Fill the columns that the job leaves open with the options of its task."""
     task = discovery.tasks().get(job.task)
-    for name, option, fallback in _DEFAULTS:
+    for name, option, fallback in _defaults():
         if job.__dict__[name] is None:
             setattr(job, name, getattr(task, option, fallback))
 
 
-def check(job: Any) -> None:
+def check(job: NewJob) -> None:
     """Raise InvalidJob if this new job could not be stored, or could never run."""
     if job.run_after is None:
-        job.run_after = job._meta.get_field("run_after").get_default()
+        job.run_after = _meta().get_field("run_after").get_default()
     take_defaults(job)
-    for check_column in _CHECKS:
+    for check_column in _checks():
         check_column(job)
 
 
-def check_all(job: Any) -> None:
-    """Raise a ValidationError with the sentences of all fields, for forms."""
+def check_every_field(job: NewJob) -> None:
+    """Run all checks, for forms: raise a ValidationError with the sentences by field."""
     take_defaults(job)
     problems: dict[str, list[str]] = {}
-    for check_column in _CHECKS:
+    for check_column in _checks():
         try:
             check_column(job)
         except InvalidJob as refused:
@@ -182,16 +214,19 @@ def check_all(job: Any) -> None:
         raise ValidationError(problems)
 
 
-def enqueue_many(model: type[models.Model], jobs: Iterable[Any]) -> list[UUID]:
+# Many jobs at once.
+
+
+def enqueue_many(jobs: Iterable[NewJob]) -> list[UUID]:
     """Check and insert all of `jobs` in one transaction; their ids, in order.
 
-    See `JobQuerySet.enqueue_many`.
+    `JobQuerySet.enqueue_many` says more.
     """
     ids: list[UUID] = []
-    alias = router.db_for_write(model)
+    alias = router.db_for_write(_meta().model)
     with transaction.atomic(using=alias):
         remaining = iter(jobs)
-        # The iterable is the caller's code, which may ask the database, too.
+        # Outside of the pipeline: the iterable is the caller's code, which may run queries.
         while block := list(islice(remaining, BLOCK)):
             # While the database stores one chunk, the next is checked here.
             with sql.pipelined(alias):
@@ -202,88 +237,83 @@ def enqueue_many(model: type[models.Model], jobs: Iterable[Any]) -> list[UUID]:
                     insert(alias, chunk)
             remember_queues({job.queue for job in block}, using=alias)
             ids.extend(job.id for job in block)
-            # Or the next ones would be in memory together with them.
+            # Or they would stay in memory beside the next block.
             del block, chunk, job
         signals.announce_runnable(using=alias)
     return ids
 
 
-# --- Known queues ---------------------------------------------------------------------------
+# The queues that this process knows.
 
 #: Names whose rows this process has seen committed.
 _known_queues: set[str] = set()
 
 
 def remember_queues(names: set[str], *, using: str) -> None:
-    """Make sure that these have a row. Where all are known here, not even a query is built."""
-    new = names - _known_queues
-    if not new:
+    """Make sure that each of these queues has a row. If all are known, run no query."""
+    unknown = names - _known_queues
+    if not unknown:
         return
     queue: Any = apps.get_model("jobs", "Queue")
     queue.objects.using(using).bulk_create(
-        (queue(name=name) for name in sorted(new)), ignore_conflicts=True
+        (queue(name=name) for name in sorted(unknown)), ignore_conflicts=True
     )
-    # Only once the rows are there for everybody: this transaction may roll back.
-    transaction.on_commit(lambda: _known_queues.update(new), using=using)
+    # Only after the commit: this transaction may roll back.
+    transaction.on_commit(lambda: _known_queues.update(unknown), using=using)
 
 
-@functools.cache
-def _meta() -> Any:
-    return apps.get_model("jobs", "Job")._meta
+# Fast path: our own INSERT. It takes half the time of Model.save() for one job, and a tenth of
+# bulk_create for many.
 
-
-# --- Fast path: our own INSERT --------------------------------------------------------------
+#: The columns that `insert_one` reads back.
+RETURNING_COLUMNS = ("run_after", "created_at")
 
 
 @functools.cache
 def blank_fields() -> dict[str, Any]:
-    """The fields of a job of which nothing is said."""
+    """The fields of a job that states nothing, and their values."""
     return {field.attname: field.get_default() for field in _meta().concrete_fields}
 
 
-@functools.cache
-def _unstated() -> list[str]:
-    """The fields that are filled in later, or by the database."""
-    stated = {column.name for column in COLUMNS}
-    return [name for name in blank_fields() if name not in stated]
-
-
-def is_plain(job: Any) -> bool:
-    """Whether it says nothing but what is a new job's to say, as all but a few do."""
-    if "created_by" in job._state.fields_cache:
+def is_plain(job: NewJob) -> bool:
+    """Whether the job states only what `COLUMNS` holds, as nearly all do."""
+    if type(job) is not _meta().model or "created_by" in job._state.fields_cache:
         return False
-    blank, unstated = blank_fields(), _unstated()
-    return [job.__dict__[name] for name in unstated] == [
-        blank[name] for name in unstated
-    ]
+    names, blanks = _blank_rest()
+    stated = job.__dict__
+    # Lists compare by identity first, and that is much faster for expressions.
+    return [stated[name] for name in names] == blanks
 
 
-def save_plainly(job: Any, using: str) -> None:
-    """What Model.save() would do, in half of the time."""
+@functools.cache
+def _blank_rest() -> tuple[list[str], list[Any]]:
+    """The fields that are filled in later, or by the database; and their blank values."""
+    columns = {column.name for column in COLUMNS}
+    rest = {name: v for name, v in blank_fields().items() if name not in columns}
+    return list(rest), list(rest.values())
+
+
+def insert_one(job: NewJob, using: str) -> None:
+    """Do what Model.save() does for a new job that `is_plain`, signals included."""
     model = type(job)
     details: dict[str, Any] = {"instance": job, "raw": False, "update_fields": None}
     pre_save.send(sender=model, using=using, **details)
     with transaction.mark_for_rollback_on_error(using=using):
-        [answer] = insert(using, [job], returning=RETURNING_COLUMNS)
+        [row] = insert(using, [job], returning=RETURNING_COLUMNS)
     connection = connections[using]
-    returned = zip(RETURNING_COLUMNS, _returning_columns(), answer, strict=True)
-    for name, column, value in returned:
+    for name, column, value in zip(
+        RETURNING_COLUMNS, _returning_columns(), row, strict=True
+    ):
         for convert in connection.ops.get_db_converters(column):
             value = convert(value, column, connection)  # noqa: PLW2901
         setattr(job, name, value)
     post_save.send(sender=model, using=using, created=True, **details)
 
 
-@functools.cache
-def _returning_columns() -> list[Any]:
-    fields: list[Any] = [_meta().get_field(name) for name in RETURNING_COLUMNS]
-    return [field.get_col(_meta().db_table) for field in fields]
-
-
 def insert(
-    alias: str, jobs: Sequence[Any], *, returning: tuple[str, ...] = ()
+    alias: str, jobs: Sequence[NewJob], *, returning: tuple[str, ...] = ()
 ) -> list[tuple[Any, ...]]:
-    """One INSERT for all of them: a tenth of the time that bulk_create takes."""
+    """Insert checked jobs with one statement, and return these columns of each."""
     rows = _insertion(alias, returning).execute(alias, jobs)
     for job in jobs:
         job._state.adding = False
@@ -293,13 +323,11 @@ def insert(
 
 @functools.cache
 def _insertion(alias: str, returning: tuple[str, ...]) -> Statement:
-    columns = {
-        column.name: (column.kind, column.write) for column in _columns_of(alias)
-    }
-    stored = {column.name: column.stored for column in COLUMNS} | INITIAL
+    columns = _columns(alias)
+    stored = {column.name: column.stored for column in columns} | INITIAL
     return Statement(
         "INSERT INTO jobs_job ({names}) SELECT {values} FROM {batch} {returning}",
-        columns,
+        {column.name: (column.kind, column.write) for column in columns},
         keep=Keep.ALWAYS,
         names=", ".join(stored),
         values=", ".join(stored.values()),
@@ -307,20 +335,29 @@ def _insertion(alias: str, returning: tuple[str, ...]) -> Statement:
     )
 
 
-@functools.cache
-def _columns_of(alias: str) -> list[Column]:
+def _columns(alias: str) -> list[Column]:
     """COLUMNS, with `created_by_id` as this database stores the key of a user."""
-    connection = connections[alias]
-    field: Any = _meta().get_field("created_by")
+    connection, field = connections[alias], _meta().get_field("created_by")
 
-    def write(job: Any) -> str | None:
+    def write_key(job: NewJob) -> str | None:
         if job.created_by_id is None:
             return None
         return str(field.get_db_prep_save(job.created_by_id, connection))
 
+    kind = field.db_type(connection) or "text"
     return [
-        column._replace(kind=field.db_type(connection) or "text", write=write)
+        column._replace(kind=kind, write=write_key)
         if column.name == "created_by_id"
         else column
         for column in COLUMNS
     ]
+
+
+@functools.cache
+def _returning_columns() -> list[Any]:
+    table = _meta().db_table
+    return [_meta().get_field(name).get_col(table) for name in RETURNING_COLUMNS]
+
+
+def _meta() -> Any:
+    return apps.get_model("jobs", "Job")._meta

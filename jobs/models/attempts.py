@@ -1,4 +1,4 @@
-"""The attempts that did not succeed, with what went wrong in each."""
+"""Attempts that did not succeed, each with what went wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.statuses import Ending
 
 
 class Attempt(models.Model):
-    """One try at a job that did not succeed. The one that did is the job row itself."""
+    """One attempt that did not succeed. A successful one is recorded in the job's row."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField(_("attempt"))

@@ -1,4 +1,4 @@
-"""The jobs. The row is the truth; a message is only a hint to look at it."""
+"""Jobs. The row is the truth; a message is only a hint to look at it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from jobs.uuid7 import uuid7
 
 
 def status_is(status: str) -> Q:
-    """Jobs of one status, in words that lead to an index where those are few.
+    """A condition for jobs of one status, worded so that a partial index can serve it.
 
-    The status itself and no parameter: by one, SQLite could not tell which index it fits.
+    The status is written into the SQL: SQLite could not match a parameter with the condition
+    of an index.
     """
     condition = Q(status=RawSQL(f"'{Status(status).value}'", ()))  # noqa: S611 - one of ours
     if status == Status.QUEUED:
@@ -50,22 +51,22 @@ class JobQuerySet(models.QuerySet["Job", "Job"]):
         return self.filter(status=Status.QUEUED, run_after__lte=Now())
 
     def unpublished(self) -> JobQuerySet:
-        """Jobs that may run now and of which the broker does not know."""
+        """Jobs that may run now and that the broker has not confirmed."""
         return self.due().filter(published_at=None)
 
     def with_pauses(self) -> JobQuerySet:
-        """For `phase` to tell whether the queue of a waiting job is paused."""
+        """Read along whether each job's queue is paused, for `phase`."""
         paused = Queue.objects.paused().filter(name=OuterRef("queue"))
         return self.annotate(queue_is_paused=Exists(paused))
 
     def enqueue_many(self, jobs: Iterable[Job]) -> list[UUID]:
-        """Check and insert all of `jobs` in one transaction; their ids, in order.
+        """Check and insert all of `jobs` in one transaction. Returns their ids, in order.
 
-        Reads the iterable in blocks, so a generator of a million jobs is never in memory
-        whole. Raises InvalidJob at the first one that is refused; then none is stored.
-        The objects are not told what the database made of them: read them again by id.
+        Reads the iterable in blocks, so that a generator of a million jobs is never in memory
+        as a whole. Raises InvalidJob for the first job that is refused; then none is stored.
+        The objects do not get the values that the database filled in: read them again by id.
         """
-        return enqueue.enqueue_many(self.model, jobs)
+        return enqueue.enqueue_many(jobs)
 
 
 class Job(models.Model):
@@ -87,7 +88,7 @@ class Job(models.Model):
         blank=True,
         help_text=_('A JSON object, such as {"text": "Hello..."}.'),
     )
-    # Left open, these are what the task says: see enqueue.COLUMNS.
+    # Where these are None, enqueue.take_defaults() fills in the options of the task.
     queue = models.CharField(_("queue"), max_length=64, default=None, blank=True)
     priority = models.SmallIntegerField(
         _("priority"),
@@ -99,10 +100,10 @@ class Job(models.Model):
         _("status"), max_length=9, choices=Status, default=Status.QUEUED, editable=False
     )
     run_after = models.DateTimeField(_("not before"), db_default=Now(), blank=True)
-    # When the broker confirmed the hint. Empty for good where the table is the queue.
+    # When the broker confirmed the hint. Always NULL where the table is the queue.
     published_at = models.DateTimeField(_("published at"), null=True, editable=False)
 
-    # Times claimed. It never goes back: an attempt that lost its job is told by it.
+    # Times claimed. Never decreases: a stale attempt is recognised by its number.
     attempt = models.PositiveIntegerField(_("attempt"), default=0, editable=False)
     max_attempts = models.PositiveSmallIntegerField(
         _("maximum attempts"),
@@ -131,13 +132,12 @@ class Job(models.Model):
         null=True,
         editable=False,
         related_name="jobs",
-        # The claim asks once for the worker of a whole batch, where a constraint would ask
-        # for each row.
+        # A claim checks the worker's row once a batch; a constraint would check it for each job.
         db_constraint=False,
-        db_index=False,  # below is one of those that run
+        db_index=False,  # Meta has a partial index, for running jobs
     )
 
-    # Somebody called it off: wherever it goes from here, it is not run again.
+    # When it was cancelled while it ran. However that attempt ends, the job is not run again.
     cancel_requested_at = models.DateTimeField(
         _("cancel requested"), null=True, editable=False
     )
@@ -153,7 +153,7 @@ class Job(models.Model):
         null=True,
         editable=False,
         related_name="+",
-        db_index=False,  # below is one of those that a person created
+        db_index=False,  # Meta has a partial index, for jobs that a person created
     )
     created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
     # Of the latest attempt.
@@ -162,7 +162,7 @@ class Job(models.Model):
 
     objects = JobQuerySet.as_manager()
 
-    #: Known only of rows that were read by `with_pauses()`.
+    #: Set only on rows that were read by `with_pauses()`.
     queue_is_paused = False
 
     class Meta:
@@ -172,8 +172,8 @@ class Job(models.Model):
             ("cancel_job", "Can cancel job"),
             ("retry_job", "Can retry job"),
         ]
-        # Every change of a row is a new entry in each index that it then belongs to: so all
-        # but the key are partial, and one way through the states meets few of them.
+        # Every change of a row adds an entry to each index that then holds it. So all indexes
+        # but the key are partial, and a job on its way belongs to few of them.
         indexes = [
             # The relay: what is due and unpublished, in the order in which it fell due.
             models.Index(
@@ -181,7 +181,7 @@ class Job(models.Model):
                 condition=Q(status=Status.QUEUED, published_at=None),
                 name="jobs_job_unpublished",
             ),
-            # The table as the queue: what to run next, in each queue by itself.
+            # The table as the queue: what to run next, for each queue.
             models.Index(
                 "queue",
                 F("priority").desc(),
@@ -190,20 +190,20 @@ class Job(models.Model):
                 condition=Q(status=Status.QUEUED),
                 name="jobs_job_queued",
             ),
-            # What a worker holds. Its condition follows from any comparison of worker.
+            # A worker's running jobs. Any comparison of worker implies the condition.
             models.Index(
                 fields=["worker"],
                 condition=Q(worker__isnull=False),
                 name="jobs_job_running",
             ),
-            # The pruner: the oldest of a finished status. Its condition follows from any
-            # comparison of finished_at, also with a parameter.
+            # The pruner: the oldest of a finished status. Any comparison of finished_at implies
+            # the condition, even with a parameter.
             models.Index(
                 fields=["status", "finished_at"],
                 condition=Q(finished_at__isnull=False),
                 name="jobs_job_finished",
             ),
-            # The pages' filter by a status that is rare, newest first.
+            # The pages: jobs of a rare status, newest first.
             models.Index(
                 fields=["id"],
                 condition=Q(status=Status.FAILED),
@@ -214,17 +214,17 @@ class Job(models.Model):
                 condition=Q(status=Status.CANCELLED),
                 name="jobs_job_cancelled",
             ),
-            # A user who is deleted leaves the jobs behind.
+            # Deleting a user, which sets created_by of their jobs to NULL.
             models.Index(
                 fields=["created_by"],
                 condition=Q(created_by__isnull=False),
                 name="jobs_job_created_by",
             ),
         ]
-        # The last net under every bug: no row that contradicts itself is ever stored.
+        # The last safety net: no bug can store a row that contradicts itself.
         constraints = [
-            # Which statuses there are, and what goes with each. In one condition: PostgreSQL
-            # reads each of them anew for every statement.
+            # Which statuses there are, and what goes with each. One constraint, because
+            # PostgreSQL parses every constraint again for every statement.
             models.CheckConstraint(
                 condition=Q(
                     status=Status.QUEUED,
@@ -277,8 +277,8 @@ class Job(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Enqueue this new job: check it, insert it, publish it after the commit.
 
-        Raises InvalidJob, with a sentence, for a job that could not run or be stored.
-        A job that is stored already is changed by `lifecycle` alone.
+        Raises InvalidJob, with one sentence, for a job that could not run or be stored.
+        A stored job cannot be saved again: `lifecycle` changes it.
         """
         if not self._state.adding:
             raise TypeError(
@@ -289,17 +289,13 @@ class Job(models.Model):
         enqueue.check(self)
         enqueue.remember_queues({self.queue}, using=using)
         crashpoints.reach("save_before_commit")
-        due: object = self.run_after
-        is_due = isinstance(due, DatabaseDefault)
-        # One statement: outside of a transaction of the caller's it needs none of its own.
-        if (
-            args
-            or kwargs.keys() - {"using", "force_insert"}
-            or not (type(self) is Job and enqueue.is_plain(self))
-        ):
+        stated: object = self.run_after
+        is_due = isinstance(stated, DatabaseDefault)
+        has_options = args or kwargs.keys() - {"using", "force_insert"}
+        if has_options or not enqueue.is_plain(self):
             super().save(*args, **kwargs)
         else:
-            enqueue.save_plainly(self, using)
+            enqueue.insert_one(self, using)
         signals.announce_runnable(
             using=using,
             newborn=(self.id, self.queue, self.priority) if is_due else None,
@@ -309,8 +305,8 @@ class Job(models.Model):
         return reverse("jobs:detail", args=[self.id])
 
     def clean(self) -> None:
-        """The same checks as save(), for forms: every sentence beside its field."""
-        enqueue.check_all(self)
+        """Run the checks of save() for a form: raise a ValidationError with all sentences."""
+        enqueue.check_every_field(self)
 
     @property
     def is_finished(self) -> bool:
@@ -318,7 +314,7 @@ class Job(models.Model):
 
     @property
     def is_cancelling(self) -> bool:
-        """It runs, and somebody cancelled it."""
+        """Whether it was cancelled while it runs, and has not ended yet."""
         return self.status == Status.RUNNING and self.cancel_requested_at is not None
 
     @property
@@ -338,7 +334,7 @@ class Job(models.Model):
 
     @property
     def duration(self) -> timedelta | None:
-        """How long the latest attempt ran, or has been running by now."""
+        """How long the latest attempt ran, or has been running so far."""
         if self.started_at is None or self.status in (Status.QUEUED, Status.CANCELLED):
             return None
         return (self.finished_at or timezone.now()) - self.started_at

@@ -1,4 +1,4 @@
-"""The queues: a name that jobs wait under, and whether it is paused."""
+"""Queues: the names that jobs wait under, and which of them are paused."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class QueueQuerySet(models.QuerySet["Queue", "Queue"]):
         return self.filter(paused_at__isnull=False)
 
     def pause(self, name: str, *, by: str, reason: str = "") -> bool:
-        """Have no worker start a job of this queue until it is resumed; what runs goes on.
+        """Keep workers from starting jobs of this queue. Running jobs go on.
 
-        Jobs are saved to it as ever. False: it was paused already, and says so as before.
-        Raises UnknownQueue.
+        Jobs can still be saved to it. False if it was paused already: then `by` and `reason`
+        stay as they were. Raises UnknownQueue.
         """
         changed = (
             self._named(name)
@@ -35,7 +35,7 @@ class QueueQuerySet(models.QuerySet["Queue", "Queue"]):
         return bool(changed)
 
     def resume(self, name: str) -> bool:
-        """Have its jobs run again. False: it was not paused. Raises UnknownQueue."""
+        """Let workers start its jobs again. False if it was not paused. Raises UnknownQueue."""
         changed = (
             self._named(name)
             .paused()
@@ -49,17 +49,17 @@ class QueueQuerySet(models.QuerySet["Queue", "Queue"]):
         if name not in names:
             raise UnknownQueue(
                 f"there is no queue {name!r}, but {', '.join(names) or 'none at all'}: "
-                "a queue is there once a job was saved to it"
+                "saving a job creates its queue"
             )
         return rows.filter(name=name)
 
 
 class Queue(models.Model):
-    """A name that jobs wait under. Made by the first job that is saved to it."""
+    """A name that jobs wait under. The first job that is saved to it creates the row."""
 
     name = models.CharField(_("name"), max_length=64, primary_key=True)
     created_at = models.DateTimeField(_("created"), db_default=Now())
-    # While it is paused its jobs wait; those that run already go on.
+    # NULL while it is not paused.
     paused_at = models.DateTimeField(_("paused"), null=True, editable=False)
     paused_by = models.CharField(
         _("paused by"), max_length=150, default="", db_default="", editable=False

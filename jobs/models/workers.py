@@ -1,4 +1,4 @@
-"""The workers: each start of `runworker`, and until when its lease holds."""
+"""Workers: the processes that `runworker` starts, each with its lease."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from jobs.uuid7 import uuid7
 
 class WorkerQuerySet(models.QuerySet["Worker", "Worker"]):
     def live(self) -> WorkerQuerySet:
-        """Workers that hold a lease."""
+        """Workers whose lease has not lapsed."""
         return self.filter(lease_until__gt=Now())
 
     def drain(self, ids: Iterable[UUID]) -> int:
-        """Have these workers take no more jobs, and end when those that run have ended.
+        """Ask these workers to take no more jobs, and to exit once their jobs have ended.
 
-        They hear of it with the next renewal of their leases. Returns how many were told.
+        They read it at the next renewal of their leases. Returns how many workers are asked.
         """
         rows = self.live().filter(pk__in=list(ids), drain_requested_at=None)
         return rows.update(drain_requested_at=Now())
 
 
 class Worker(models.Model):
-    """One start of `runworker`. Its lease says until when its running jobs are its own."""
+    """One run of `runworker`. Until `lease_until`, no other worker takes over its jobs."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     host = models.CharField(_("host"), max_length=255)
@@ -36,11 +36,11 @@ class Worker(models.Model):
     queues = models.JSONField(_("queues"), default=list)
     started_at = models.DateTimeField(_("started"), db_default=Now())
     lease_until = models.DateTimeField(_("lease until"))
-    # What it said at its last renewal keeps it from running jobs: one sentence, or nothing.
+    # What keeps it from running jobs, as of its last renewal: one sentence, or empty.
     trouble = models.TextField(_("trouble"), default="", db_default="", blank=True)
-    # How many jobs it took at once at its last renewal, and why.
+    # How many jobs it prefetched as of its last renewal, and why.
     pace = models.TextField(_("pace"), default="", db_default="", blank=True)
-    # Somebody asked it to take no more jobs, and to end when those that run have ended.
+    # When it was asked to take no more jobs, and to exit once its running jobs have ended.
     drain_requested_at = models.DateTimeField(_("drain requested"), null=True)
 
     objects = WorkerQuerySet.as_manager()
