@@ -83,19 +83,6 @@ def test_no_import_hides_in_a_function() -> None:
     assert all(where.startswith("jobs/apps.py:") for where in found), found
 
 
-def test_one_jobs_life_is_read_in_at_most_twelve_files() -> None:
-    page = (ROOT / "docs/life-of-a-job.md").read_text()
-
-    named = re.findall(
-        r"^\d+\. \[`(jobs/[\w/]+\.py)`\]\(\.\./([^)]+)\)", page, re.MULTILINE
-    )
-
-    assert 5 <= len(named) <= 12
-    for text, link in named:
-        assert text == link
-        assert (ROOT / link).is_file()
-
-
 # Sizes. What is larger says why in its docstring, with the words "Large because".
 
 LINES_OF_A_MODULE = 380
