@@ -291,8 +291,8 @@ MUTANTS = (
     Mutant(
         name="no-healing",
         file="jobs/relay/thread.py",
-        whole="                    self._heal()\n",
-        broken="",
+        whole="            self._healer.heal_if_due()\n",
+        broken="            pass\n",
         tests=(
             "tests/maintenance/test_rescuer.py::TestLostHints::"
             "test_b13_hints_of_a_purged_queue_are_published_again",

@@ -6,17 +6,17 @@ Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 import random
 from collections.abc import Iterator
 
-#: Bound of the first wait between two attempts of a job, in seconds.
+#: Bounds of the first and the longest wait between two attempts of a job, in seconds.
 FIRST_RETRY = 10.0
 LONGEST_RETRY = 3600.0
 
-#: The same for a lost broker or database. Short: a person is waiting for it to be back.
+#: Bounds of the first and the longest wait for a lost broker or database, in seconds. Short,
+#: because a person is waiting for it to come back.
 FIRST_RECONNECT = 0.2
 LONGEST_RECONNECT = 5.0
 
-#: The same for one queue of the broker that does not do what the others do.
-FIRST_REST = 1.0
-LONGEST_REST = 30.0
+#: While trouble lasts, log it again this often, in seconds.
+REMIND_SECONDS = 60.0
 
 
 def retry_delay(failures: int) -> float:
@@ -25,21 +25,17 @@ def retry_delay(failures: int) -> float:
 
 
 def interruption_delay() -> float:
-    """Seconds to wait after a deadlock or a lost connection: only so that not all return."""
+    """Seconds to wait after a deadlock or a lost connection, to spread the retries."""
     return random.uniform(0, 1.0)
 
 
 def reconnect_delays() -> Iterator[float]:
     """Seconds to wait before each further try to connect, without end."""
-    return _delays(FIRST_RECONNECT, LONGEST_RECONNECT)
+    return delays(FIRST_RECONNECT, LONGEST_RECONNECT)
 
 
-def rest_delays() -> Iterator[float]:
-    """Seconds to leave a sick queue alone before each further try, without end."""
-    return _delays(FIRST_REST, LONGEST_REST)
-
-
-def _delays(first: float, longest: float) -> Iterator[float]:
+def delays(first: float, longest: float) -> Iterator[float]:
+    """Seconds to wait before each further try, without end, between these bounds."""
     tries = 0
     while True:
         tries += 1

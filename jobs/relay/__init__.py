@@ -1,9 +1,9 @@
-"""The relay: publishes what is due and unpublished, and marks what the broker confirmed.
+"""The relay: publishes jobs that are due and unpublished.
 
-It is the outbox, the timer of delayed jobs, the timer of retries and the way back after a
-lost broker, all in one: whatever makes a job runnable leaves a row that is `queued`, due
-and unpublished, and here is who looks for those. One runs in every worker, and one in every
-process that saves jobs, woken by the commit. Two that publish the same hint do no harm.
+It is the outbox, the timer of delayed jobs, the timer of retries and the recovery after a lost
+broker in one: whatever makes a job runnable leaves a row that is `queued`, due and unpublished,
+and the relay looks for those. One runs in every worker, and one in every process that saves
+jobs, woken by the commit. If two publish the same hint, the second one claims nothing.
 """
 
 from jobs.relay.process import current, flush, nudge, poll

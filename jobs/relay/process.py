@@ -9,11 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from jobs import conf, crashpoints, transports
-from jobs.relay import thread
 from jobs.relay.thread import Relay
 from jobs.transports.base import Hint
 
-#: A process that ends waits this long for the broker to confirm what it saved, in seconds.
+#: How often a worker's relay looks for rows that another process left unpublished, in seconds.
+#: It also wakes up in the moment in which a row that it knows falls due.
+POLL_SECONDS = 3.0
+#: A process that ends waits this long for the broker to confirm what it has saved, in seconds.
 FLUSH_SECONDS = 2.0
 
 
@@ -21,18 +23,18 @@ def poll() -> Relay:
     """Start a worker's relay, which looks by itself; this process has no other."""
     global _relay  # noqa: PLW0603 - one a process
     with _lock:
-        _relay = Relay(transports.publisher(), poll_seconds=thread.POLL_SECONDS)
+        _relay = Relay(transports.publisher(), poll_seconds=POLL_SECONDS)
         _relay.start()
         return _relay
 
 
 def current() -> Relay | None:
-    """The relay that this process has, if it has one."""
+    """The relay of this process, if there is one."""
     return _relay
 
 
 def nudge(newborn: tuple[UUID, str, int] | None = None, **kwargs: Any) -> None:
-    """Publish, in the background, what this process just committed."""
+    """Publish, in the background, what this process has just committed."""
     crashpoints.reach("save_after_commit")
     global _relay  # noqa: PLW0603
     hint = None
@@ -50,14 +52,14 @@ def nudge(newborn: tuple[UUID, str, int] | None = None, **kwargs: Any) -> None:
 
 
 def flush() -> None:
-    """Before this process ends: give what it saved a last chance to be confirmed."""
+    """Before this process ends: give what it has saved a last chance to be confirmed."""
     if _relay is not None:
         _relay.flush(FLUSH_SECONDS)
         _relay.stop()
 
 
 def _forget() -> None:
-    """A forked process has neither its parent's threads nor a right to its sockets."""
+    """A forked process has none of its parent's threads, and must not use its sockets."""
     global _relay, _lock
     _relay, _lock = None, threading.Lock()
 

@@ -18,7 +18,7 @@ from devtools import services
 from devtools.proxy import Proxy
 from jobs import lifecycle, outcomes, relay, transports
 from jobs.models import Job, Worker
-from jobs.relay import thread
+from jobs.relay import healer, outbox, process, thread
 from jobs.transports import rabbitmq
 from jobs.transports.rabbitmq import timeouts
 from jobs.transports.rabbitmq.wire import encode_hint
@@ -55,9 +55,9 @@ def impatient_relay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def eager_healing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread, "HEAL_SECONDS", 0.2)
-    monkeypatch.setattr(thread, "STALE", timedelta(seconds=1))
-    monkeypatch.setattr(thread, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(healer, "HEAL_SECONDS", 0.2)
+    monkeypatch.setattr(healer, "STALE", timedelta(seconds=1))
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_b6_a_queue_without_a_leader_stops_only_its_own_jobs(
     with without_leader(quorum.name("sick"), hung=hung):
         # Older than all others, and more than one batch of them.
         Job.objects.enqueue_many(
-            Job(task=f"{SAMPLE}.echo", queue="sick") for _ in range(thread.BATCH + 1)
+            Job(task=f"{SAMPLE}.echo", queue="sick") for _ in range(outbox.BATCH + 1)
         )
         waits = []
         for _ in range(8):
@@ -348,7 +348,7 @@ class TestConsumerTimeout:
         claiming = Claimer(transport, alias="default")
         job = make_job()
         assert claims(claiming, worker_row, 1) == {str(job.id)}
-        session = transport._session
+        connection = transport.connection
 
         until = time.monotonic() + 4
         while time.monotonic() < until:
@@ -358,7 +358,7 @@ class TestConsumerTimeout:
                 transport.pause()
             time.sleep(0.1)
 
-        assert transport._session is session
+        assert transport.connection is connection
         assert unacknowledged(node) == 0
         claiming.settle([str(job.id)])  # it ends: there is nothing left to acknowledge
         assert status_of(job) == "running"
@@ -481,18 +481,18 @@ def test_b11_a_consumer_that_the_broker_forgot_without_a_word_consumes_again(
 ) -> None:
     claims_of(claiming, make_job, worker_row)
     assert isinstance(claiming.transport, rabbitmq.RabbitMQConsumer)
-    session = claiming.transport._session
-    assert session is not None
-    channel = session._channel
+    connection = claiming.transport.connection
+    assert connection is not None
+    channel = connection._channel
     # As if the broker's word had been lost on its way.
     channel.callbacks.remove(
-        channel.channel_number, pika.spec.Basic.Cancel, session._cancelled
+        channel.channel_number, pika.spec.Basic.Cancel, connection._on_cancelled
     )
 
     broker.delete("default")
 
     claims_of(claiming, make_job, worker_row)
-    assert claiming.transport._session is not session
+    assert claiming.transport.connection is not connection
 
 
 def claims_of(claiming: Claimer, make_job: MakeJob, worker_row: Worker) -> None:

@@ -329,8 +329,8 @@ def test_n7_many_workers_do_not_all_come_back_at_once_and_yet_soon(
         consumers.append(consumer)
 
     def consuming() -> int:
-        sessions = [each._session for each in consumers]
-        return sum(session is not None and session.is_open for session in sessions)
+        connections = [consumer.connection for consumer in consumers]
+        return sum(c is not None and c.is_open for c in connections)
 
     eventually(lambda: consuming() == 40)
 

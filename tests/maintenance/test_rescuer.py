@@ -15,7 +15,7 @@ from django.utils import timezone
 from jobs import lifecycle, outcomes, relay, transports
 from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Worker
-from jobs.relay import thread as relay_thread
+from jobs.relay import healer, process
 from tests.conftest import (
     DEADLINE,
     Broker,
@@ -205,9 +205,9 @@ class TestWorkers:
 
 @pytest.fixture
 def eager_healing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_thread, "HEAL_SECONDS", 0.2)
-    monkeypatch.setattr(relay_thread, "STALE", timedelta(seconds=1))
-    monkeypatch.setattr(relay_thread, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(healer, "HEAL_SECONDS", 0.2)
+    monkeypatch.setattr(healer, "STALE", timedelta(seconds=1))
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.2)
 
 
 @pytest.mark.django_db(transaction=True)

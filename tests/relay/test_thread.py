@@ -13,7 +13,7 @@ from django.utils import timezone
 from devtools import services
 from jobs import relay, transports
 from jobs.models import Job
-from jobs.relay import thread
+from jobs.relay import outbox, thread
 from jobs.transports.base import Hint
 from jobs.transports.rabbitmq import timeouts
 from tests.conftest import DEADLINE, Broker, MakeJob, eventually
@@ -110,10 +110,10 @@ class TestRelay:
         job = make_job()
         publisher = transports.publisher()
         looking = relay.Relay(publisher, poll_seconds=None)
-        looking._publish_what_was_saved()
+        looking._publish_newborn()
 
         looking.nudge(Hint(job_id=str(job.pk), queue=job.queue, priority=job.priority))
-        looking._publish_what_was_saved()
+        looking._publish_newborn()
 
         publisher.close()
         assert broker.count() == 1
@@ -128,7 +128,7 @@ class TestRelay:
             attempt=1, published_at=None, run_after=timezone.now()
         )
 
-        thread._mark([Hint(job_id=str(job.pk), queue="default", priority=0)], None)
+        outbox.mark([Hint(job_id=str(job.pk), queue="default", priority=0)], None)
 
         job.refresh_from_db()
         assert job.published_at is None

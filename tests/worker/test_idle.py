@@ -12,7 +12,7 @@ from django.utils import timezone
 from devtools.proxy import Proxy
 from jobs import relay
 from jobs.models import Job
-from jobs.relay import thread
+from jobs.relay import process
 from tests.conftest import Broker, MakeJob, Site, ends_as, eventually
 
 #: Every look that a worker takes now and then is taken at least once in this time.
@@ -50,7 +50,7 @@ def test_on_rabbitmq_it_asks_the_database_no_more_than_once_a_second(
 def test_what_falls_due_is_published_in_its_moment_however_rarely_it_looks(
     broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thread, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(process, "POLL_SECONDS", 3600.0)
     soon = timezone.now() + timedelta(seconds=1)
     first = [make_job(run_after=soon) for _ in range(2)]
     then = make_job(run_after=soon + timedelta(seconds=1))

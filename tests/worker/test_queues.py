@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from jobs import lifecycle, relay
 from jobs.errors import UnknownQueue
 from jobs.models import Job, Queue, Worker
-from jobs.relay import thread
+from jobs.relay import healer, process
 from tests.conftest import (
     Broker,
     MakeJob,
@@ -182,8 +182,8 @@ def test_hints_that_a_worker_holds_when_their_queue_is_paused_go_back(
 def test_the_backlog_of_a_paused_queue_is_not_taken_for_lost(
     broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thread, "HEAL_SECONDS", 0.1)
-    monkeypatch.setattr(thread, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(healer, "HEAL_SECONDS", 0.1)
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.1)
     jobs = [make_job(queue="mail") for _ in range(5)]
     eventually(lambda: broker.count("mail") == 5)
     eventually(lambda: not Job.objects.unpublished().exists())

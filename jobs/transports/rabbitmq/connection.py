@@ -1,14 +1,13 @@
-"""One connection to a broker: its life from opening to the end, its errors.
+"""One connection to a broker: how it opens, fails and closes, and the errors it reports.
 
-Each has an I/O thread that does nothing else, so that heartbeats are never late and no call
-waits without end. Whatever goes wrong on a connection ends it; the next one starts afresh.
+Each has an I/O thread that does nothing else, so heartbeats are never late. Any error closes
+the connection; its owner then opens a new one.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -25,180 +24,177 @@ from jobs.transports.rabbitmq.wire import HintConnection
 
 logger = logging.getLogger("jobs.rabbitmq")
 
-# pika reports each failed try to connect four times over, with tracebacks. We say it once.
+# pika logs each failed attempt to connect four times, with tracebacks. We log it once.
 if logging.getLogger("pika").level == logging.NOTSET:
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
+#: How long to wait for a connection to close, in seconds.
+CLOSE_SECONDS = 1.0
+
+_ACCESS_REFUSED = 403
 _PRECONDITION_FAILED = 406
+_NOT_ALLOWED = 530
 _INTERNAL_ERROR = 541
 
 
-def _named(
-    parameters: pika.ConnectionParameters, name: str
-) -> pika.ConnectionParameters:
-    """The same, with a name that operators see in RabbitMQ's list of connections."""
-    named = copy.copy(parameters)
-    named.client_properties = {"connection_name": name}
-    return named
+class Connection:
+    """One AMQP connection with one channel, used once: from opening until it is closed.
 
+    A subclass implements `_set_up`, which calls `_set_usable` when it is done.
+    """
 
-class Session:
-    """One connection with one channel, from opening to the end, on one I/O thread."""
-
-    def __init__(
-        self, address: Address, topology: Topology, foreign: set[str], purpose: str
-    ) -> None:
+    def __init__(self, address: Address, topology: Topology, purpose: str) -> None:
         self.address = address
         self.topology = topology
+        #: Why it closed.
         self.error: TransportError | None = None
+        #: The queue because of which the broker closed it, if there was one.
+        self.failed_queue: str | None = None
         self.usable = threading.Event()
-        self.ended = threading.Event()
-        self._decided = threading.Event()  # one of the two, at least
-        # The queue on account of which the broker ended this, if it was one.
-        self.blamed: str | None = None
-        self._foreign = foreign
-        self._declaring: str | None = None
-        self._ending = False
+        self.closed = threading.Event()
+        self._usable_or_closed = threading.Event()
+        # The queue that is being declared or whose consumer is starting.
+        self._pending_queue: str | None = None
+        self._is_closing = False
         self._channel: Channel
-        self._connection = HintConnection(
-            _named(address.parameters, f"jobs {purpose}"),
+        self._pika = HintConnection(
+            _with_name(address.parameters, f"jobs {purpose}"),
             on_open_callback=lambda connection: connection.channel(
-                on_open_callback=self._channel_opened
+                on_open_callback=self._on_channel_open
             ),
-            on_open_error_callback=lambda _, error: self._end(error),
-            on_close_callback=self._connection_closed,
+            on_open_error_callback=lambda _, error: self._fail(error),
+            on_close_callback=self._on_connection_closed,
         )
-        self._ioloop = self._connection.ioloop
+        self._ioloop = self._pika.ioloop
+
+    @property
+    def is_open(self) -> bool:
+        return self.usable.is_set() and not self.closed.is_set()
 
     def run(self) -> None:
-        """Serve the connection until it ends."""
+        """Serve the connection until it is closed. The calling thread is its I/O thread."""
         try:
             self._ioloop.start()
-        # A fault of ours or of pika's. Like any other trouble, it ends the connection.
+        # A bug of ours or of pika's. Like any other error, it closes the connection.
         except Exception as error:
             logger.exception("a fault while talking to %s", self.address)
-            self._end(error)
+            self._fail(error)
             self._ioloop.start()
         finally:
             self.error = self.error or TransportError(
-                f"RabbitMQ at {self.address} left"
+                f"RabbitMQ at {self.address} closed the connection"
             )
-            self.ended.set()
-            self._decided.set()
+            self.closed.set()
+            self._usable_or_closed.set()
             self._ioloop.close()
-            self._ended()
+            self._on_closed()
 
-    def opens(self, timeout: float) -> bool:
-        """Wait until it can be used; False if it ended first, or did neither in time."""
-        self._decided.wait(timeout)
-        return self.usable.is_set() and not self.ended.is_set()
+    def wait_until_usable(self, timeout: float) -> bool:
+        """False if it was closed first, or became neither usable nor closed in time."""
+        self._usable_or_closed.wait(timeout)
+        return self.is_open
 
-    def call_when_usable(self, callback: Callable[[], None]) -> None:
-        """Have the I/O thread call this, unless there is no channel, or none any more."""
-        self._call_soon(lambda: self._guarded(callback))
+    def call_if_usable(self, callback: Callable[[], None]) -> None:
+        """Have the I/O thread call this, if there is an open channel by then."""
+        self.call_soon(lambda: self._call_if_usable(callback))
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have the I/O thread call this. Does nothing once the connection is closed."""
+        self._ioloop.add_callback_threadsafe(callback)
 
     def close(self) -> None:
-        """Say goodbye, after everything sent before; wait a little for the answer."""
-        self._call_soon(self._close)
-        self.ended.wait(1.0)
+        """Close it properly, after everything that was sent before."""
+        self.call_soon(self._close)
+        self.closed.wait(CLOSE_SECONDS)
 
     def abort(self) -> None:
-        """Hang up without a word, on a broker that does not answer."""
-        self._call_soon(lambda: self._end(None))
-        self.ended.wait(1.0)
+        """Hang up on a broker that does not answer."""
+        self.call_soon(lambda: self._fail(None))
+        self.closed.wait(CLOSE_SECONDS)
 
     def cut(self) -> None:
-        """Hang up without the I/O thread, which is stuck or dead.
+        """Hang up on behalf of an I/O thread that is stuck or dead.
 
-        Or the broker would go on delivering hints to it, until heartbeats are missing.
+        Otherwise the broker would go on delivering hints to it until it misses heartbeats.
         """
-        self._call_soon(lambda: self._end(None))
-        stream = getattr(getattr(self._connection, "_transport", None), "_sock", None)
-        if stream is not None:
-            try:
-                socket.socket.shutdown(stream, socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is closed already
-
-    def _call_soon(self, callback: Callable[[], object]) -> None:
-        self._ioloop.add_callback_threadsafe(
-            callback
-        )  # no harm on a loop that is closed
+        self.call_soon(lambda: self._fail(None))
+        self._pika.shut_down_socket()
 
     # What follows runs on the I/O thread.
 
-    def _guarded(self, callback: Callable[[], None]) -> None:
+    def _set_up(self, channel: Channel) -> None:
+        """Prepare the open channel, then call `_set_usable`."""
+        raise NotImplementedError
+
+    def _on_closed(self) -> None:
+        """Called last, after the I/O loop has stopped."""
+
+    def _set_usable(self) -> None:
+        self.usable.set()
+        self._usable_or_closed.set()
+
+    def _call_if_usable(self, callback: Callable[[], None]) -> None:
         if not self.usable.is_set():
             return
         try:
             callback()
         except pika.exceptions.AMQPError as error:
-            self._end(error)
+            self._fail(error)
 
     def _close(self) -> None:
-        if self._connection.is_open:
-            self._connection.close()
+        if self._pika.is_open:
+            self._pika.close()
         else:
-            self._end(None)
+            self._fail(None)
 
-    def _end(self, error: BaseException | None) -> None:
+    def _fail(self, error: BaseException | None) -> None:
+        """Close the connection because of this error, or because we want to (None)."""
         if error is not None and self.error is None:
-            self.error = _explained(error, self.address)
-        if self._connection.is_closed or self._ending:
+            self.error = _explain(error, self.address)
+        if self._pika.is_closed or self._is_closing:
             self._ioloop.stop()
             return
-        # pika closes the socket only after a goodbye that the broker answered, and one that
-        # stays open keeps what was delivered over it from everybody else. This leads back
-        # here once it is closed.
-        self._ending = True
-        self._connection._terminate_stream(  # type: ignore[attr-defined]
+        # pika calls `_on_connection_closed`, which leads back here.
+        self._is_closing = True
+        self._pika.hang_up(
             error if isinstance(error, Exception) else TransportError("hung up")
         )
 
-    def _ended(self) -> None:
-        """For subclasses: the session is over, and its loop has stopped."""
-
-    def _channel_opened(self, channel: Channel) -> None:
+    def _on_channel_open(self, channel: Channel) -> None:
         self._channel = channel
-        channel.add_on_close_callback(self._channel_closed)
-        self._opened(channel)
+        channel.add_on_close_callback(self._on_channel_closed)
+        self._set_up(channel)
 
-    def _opened(self, channel: Channel) -> None:
-        raise NotImplementedError
-
-    def _is_usable(self) -> None:
-        self.usable.set()
-        self._decided.set()
-
-    def _connection_closed(self, connection: object, error: BaseException) -> None:
+    def _on_connection_closed(self, connection: object, error: BaseException) -> None:
         if getattr(error, "reply_code", None) == _INTERNAL_ERROR:
-            self.blamed = self._declaring
-        self._end(error)
+            self.failed_queue = self._pending_queue
+        self._fail(error)
 
-    def _channel_closed(self, channel: Channel, error: Exception) -> None:
-        if self._connection.is_closing or self._connection.is_closed:
+    def _on_channel_closed(self, channel: Channel, error: Exception) -> None:
+        if self._pika.is_closing or self._pika.is_closed:
             return
-        queue = self._declaring
+        queue = self._pending_queue
         reason = getattr(error, "reply_text", None) or error
         code = getattr(error, "reply_code", None)
-        if queue is None or code != _PRECONDITION_FAILED or queue in self._foreign:
-            self.blamed = queue
+        foreign = self.topology.foreign
+        if queue is None or code != _PRECONDITION_FAILED or queue in foreign:
+            self.failed_queue = queue
         else:
             logger.warning(
                 "queue %s exists with other arguments than ours, and is used as it is: %s",
                 self.topology.name(queue),
                 reason,
             )
-            self._foreign.add(queue)
-        self._end(TransportError(f"RabbitMQ at {self.address}: {reason}"))
+            foreign.add(queue)
+        self._fail(TransportError(f"RabbitMQ at {self.address}: {reason}"))
 
     def _declare(self, queue: str, then: Callable[[Method], None]) -> None:
-        """Make sure that the queue exists, and go on; end the session if that fails."""
-        self._declaring = queue
-        passive = queue in self._foreign
+        """Declare the queue, then go on. If that fails, the connection is closed."""
+        self._pending_queue = queue
+        passive = queue in self.topology.foreign
 
         def declared(frame: Method) -> None:
-            self._declaring = None
+            self._pending_queue = None
             then(frame)
 
         self._channel.queue_declare(
@@ -210,42 +206,49 @@ class Session:
         )
 
 
-def _root(error: BaseException) -> Any:
-    """What really happened, inside pika's wrappings."""
+def _with_name(
+    parameters: pika.ConnectionParameters, name: str
+) -> pika.ConnectionParameters:
+    """The same parameters, with a name for RabbitMQ's list of connections."""
+    named = copy.copy(parameters)
+    named.client_properties = {"connection_name": name}
+    return named
+
+
+def _root_cause(error: BaseException) -> Any:
+    """The error that pika has wrapped, perhaps several times."""
     inner = getattr(error, "exceptions", None) or error.args
     cause = inner[-1] if inner else getattr(error, "exception", None)
-    return _root(cause) if isinstance(cause, BaseException) else error
+    return _root_cause(cause) if isinstance(cause, BaseException) else error
 
 
-def _explained(error: BaseException, address: Address) -> TransportError:
-    """pika's error as a sentence that names the broker and the way out."""
+def _explain(error: BaseException, address: Address) -> TransportError:
+    """pika's error as a sentence that names the broker and says what to do."""
     if isinstance(error, TransportError):
         return error
-    cause = _root(error)
+    cause = _root_cause(error)
+    code = getattr(cause, "reply_code", None)
     if "connection limit" in str(cause):
-        # The same code as for a virtual host that is not there, but it may pass.
+        # The code is that of a missing virtual host, but this may pass by itself.
         return TransportError(
-            f"RabbitMQ at {address} lets no more connections in: a connection limit of "
+            f"RabbitMQ at {address} accepts no more connections: the connection limit of "
             "its virtual host, its user or its node is reached"
         )
-    if (
-        isinstance(
-            cause,
-            pika.exceptions.ProbableAuthenticationError
-            | pika.exceptions.AuthenticationError,
-        )
-        or getattr(cause, "reply_code", None) == 403
+    if code == _ACCESS_REFUSED or isinstance(
+        cause,
+        pika.exceptions.ProbableAuthenticationError
+        | pika.exceptions.AuthenticationError,
     ):
         return AccessRefused(
             f"RabbitMQ at {address} refused the user or the password: "
             "check RABBITMQ_URL, and that the user exists there"
         )
-    if isinstance(cause, pika.exceptions.ProbableAccessDeniedError) or (
-        getattr(cause, "reply_code", None) == 530
+    if code == _NOT_ALLOWED or isinstance(
+        cause, pika.exceptions.ProbableAccessDeniedError
     ):
         return AccessRefused(
-            f"RabbitMQ at {address} has no such virtual host, or does not let the user "
-            "in: check RABBITMQ_URL, and the user's permissions there"
+            f"RabbitMQ at {address} has no such virtual host, or the user has no access "
+            "to it: check RABBITMQ_URL, and the user's permissions there"
         )
     reason = getattr(cause, "reply_text", None) or getattr(cause, "strerror", None)
     return TransportError(

@@ -1,17 +1,20 @@
-"""How long each silence may last: mostly shares of the heartbeat."""
+"""How long to wait for a broker, in seconds. Most are shares of the heartbeat."""
 
+#: Negotiated with the broker. Either side closes a connection that misses two of them.
 HEARTBEAT_SECONDS = 20
+#: For the TCP connection, for TLS, and for each answer while a connection opens.
 CONNECT_SECONDS = 5.0
 
-#: How often a consuming connection looks at itself, in seconds.
+#: How often a consuming connection checks itself.
 TICK_SECONDS = HEARTBEAT_SECONDS / 10
-#: Nothing heard for this long: at least one of the broker's heartbeats is missing.
-SILENT_SECONDS = 0.75 * HEARTBEAT_SECONDS
-#: A worker that could not consume for this long says so.
+#: Without a byte for this long, at least one of the broker's heartbeats is missing.
+SILENT_SECONDS = HEARTBEAT_SECONDS * 0.75
+#: A worker that cannot consume reports trouble after this time.
 TROUBLE_SECONDS = HEARTBEAT_SECONDS / 4
-#: A connection over which nothing could be consumed for this long is given up.
-USELESS_SECONDS = 1.5 * HEARTBEAT_SECONDS
-#: An I/O thread that did not tick for this long is given up. Longer than any back-off.
-STALLED_SECONDS = 0.75 * HEARTBEAT_SECONDS
-#: A queue whose consumer does not start within this time is left alone for a while.
+#: A queue whose consumer does not start within this time trips its circuit breaker.
 START_SECONDS = HEARTBEAT_SECONDS / 2
+#: A connection that could not consume for this long is closed.
+USELESS_SECONDS = HEARTBEAT_SECONDS * 1.5
+#: An I/O thread that has not ticked for this long is replaced. Longer than any back-off,
+#: during which it does not tick either.
+STALLED_SECONDS = HEARTBEAT_SECONDS * 0.75

@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 
 from jobs import transports
-from jobs.errors import TransportError
 from jobs.transports import rabbitmq
 from jobs.transports.base import Consumer, Hint
 from jobs.transports.rabbitmq import consumer as consumer_module
 from jobs.transports.rabbitmq import timeouts
+from jobs.transports.rabbitmq.consuming import ConsumingConnection
 from tests.conftest import DEADLINE, Broker, MakeJob, eventually, fetch
 
 
@@ -128,12 +128,12 @@ def consumer(
 
 
 def consumes_again(consumer: rabbitmq.RabbitMQConsumer, than: Any = None) -> None:
-    """It does, over another session than this one."""
+    """It does, over another connection than this one."""
 
     def consumes() -> bool:
         assert consumer.failure() is None
-        session = consumer._session
-        return session not in (None, than) and session._consumers != {}
+        connection = consumer.connection
+        return connection not in (None, than) and connection.is_consuming
 
     eventually(consumes, what="it consumes")
 
@@ -145,7 +145,7 @@ class TestWatchdog:
         for name in ("TROUBLE", "STALLED", "USELESS"):
             # On a machine that has much else to do, too.
             monkeypatch.setattr(timeouts, f"{name}_SECONDS", 2.5)
-        session, thread = consumer._session, consumer._thread
+        connection, thread = consumer.connection, consumer._io
         until = time.monotonic() + 3
 
         while time.monotonic() < until:
@@ -153,15 +153,15 @@ class TestWatchdog:
             assert consumer.trouble() == ""
             time.sleep(0.05)
 
-        assert (consumer._session, consumer._thread) == (session, thread)
+        assert (consumer.connection, consumer._io) == (connection, thread)
 
     def test_an_io_thread_that_is_stuck_is_replaced(
         self, consumer: rabbitmq.RabbitMQConsumer, make_job: MakeJob
     ) -> None:
-        stuck, wake_up = consumer._session, threading.Event()
-        first = consumer._thread
+        stuck, wake_up = consumer.connection, threading.Event()
+        first = consumer._io
         assert stuck is not None
-        stuck._call_soon(lambda: wake_up.wait(30))
+        stuck.call_soon(lambda: wake_up.wait(30))
         eventually(consumer.trouble, what="it says so")
 
         consumes_again(consumer, than=stuck)
@@ -175,28 +175,28 @@ class TestWatchdog:
         wake_up.set()
         first.join(DEADLINE)
         assert not first.is_alive()
-        assert consumer._session is not stuck
+        assert consumer.connection is not stuck
         consumer.acknowledge([delivery])
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_an_io_thread_that_died_is_replaced(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        session, first = consumer._session, consumer._thread
-        assert session is not None
+        connection, first = consumer.connection, consumer._io
+        assert connection is not None
 
         def refuse(*args: Any) -> None:
             raise OSError(errno.EMFILE, "Too many open files")
 
         with monkeypatch.context() as patched:
-            patched.setattr(consumer_module._ConsumingSession, "__init__", refuse)
-            session.abort()
+            patched.setattr(ConsumingConnection, "__init__", refuse)
+            connection.abort()
             first.join(DEADLINE)
             assert not first.is_alive()
 
-        consumes_again(consumer, than=session)
+        consumes_again(consumer, than=connection)
 
-        assert consumer._thread is not first
+        assert consumer._io is not first
 
     def test_a_fault_on_the_io_thread_ends_the_connection_and_not_the_thread(
         self,
@@ -205,34 +205,34 @@ class TestWatchdog:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(timeouts, "STALLED_SECONDS", 30.0)
-        session, thread = consumer._session, consumer._thread
-        assert session is not None
+        connection, thread = consumer.connection, consumer._io
+        assert connection is not None
 
-        session._call_soon(lambda: 1 / 0)
+        connection.call_soon(lambda: 1 / 0)
 
-        consumes_again(consumer, than=session)
-        assert consumer._thread is thread
-        assert session._connection.is_closed
+        consumes_again(consumer, than=connection)
+        assert consumer._io is thread
+        assert connection._pika.is_closed
         assert "ZeroDivisionError" in caplog.text
 
     def test_a_tick_that_comes_after_the_end_is_no_further_fault(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        session, thread = consumer._session, consumer._thread
-        assert session is not None
-        end = session._end
+        connection, thread = consumer.connection, consumer._io
+        assert connection is not None
+        fail = connection._fail
 
-        def end_and_tick(error: BaseException | None) -> None:
-            end(error)
-            if session._connection.is_closed:
-                session._tick()
+        def fail_and_tick(error: BaseException | None) -> None:
+            fail(error)
+            if connection._pika.is_closed:
+                connection._tick()
 
         monkeypatch.setattr(timeouts, "STALLED_SECONDS", 30.0)
-        monkeypatch.setattr(session, "_end", end_and_tick)
-        session._call_soon(lambda: 1 / 0)
+        monkeypatch.setattr(connection, "_fail", fail_and_tick)
+        connection.call_soon(lambda: 1 / 0)
 
-        consumes_again(consumer, than=session)
-        assert consumer._thread is thread
+        consumes_again(consumer, than=connection)
+        assert consumer._io is thread
 
     def test_a_queue_that_has_rested_is_not_asked_for_after_the_end(
         self,
@@ -240,65 +240,64 @@ class TestWatchdog:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        session = consumer._session
-        assert session is not None
-        end = session._end
+        connection = consumer.connection
+        assert connection is not None
+        fail = connection._fail
+        monkeypatch.setattr(consumer._breaker, "_longest", 0.0)  # try it again at once
 
-        def end_and_tick(error: BaseException | None) -> None:
-            end(error)
-            session._consumers.clear()
-            consumer._resting["default"] = 0.0, 1.0, TransportError("it was full")
-            session._tick()
+        def fail_and_tick(error: BaseException | None) -> None:
+            fail(error)
+            connection._consumers.clear()
+            consumer._breaker.trip("default", "it was full")
+            connection._tick()
 
-        monkeypatch.setattr(session, "_end", end_and_tick)
-        session._call_soon(session._connection.close)
+        monkeypatch.setattr(connection, "_fail", fail_and_tick)
+        connection.call_soon(connection._pika.close)
 
-        consumes_again(consumer, than=session)
+        consumes_again(consumer, than=connection)
         assert "a fault while talking" not in caplog.text
 
-    def test_a_session_that_never_becomes_usable_is_given_up(
+    def test_a_connection_that_never_becomes_usable_is_given_up(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The broker opens the connection, and then says nothing more."""
         with monkeypatch.context() as patched:
-            patched.setattr(
-                consumer_module._ConsumingSession, "_qos_is_set", lambda *args: None
-            )
-            session = consumer._session
-            assert session is not None
-            session.abort()
-            eventually(lambda: consumer._session is not session)
-            useless = consumer._session
+            patched.setattr(ConsumingConnection, "_on_prefetch_set", lambda *args: None)
+            connection = consumer.connection
+            assert connection is not None
+            connection.abort()
+            eventually(lambda: consumer.connection is not connection)
+            useless = consumer.connection
             assert useless is not None
-            assert useless.ended.wait(DEADLINE)
+            assert useless.closed.wait(DEADLINE)
             assert "let nothing be consumed" in str(useless.error)
 
         consumes_again(consumer, than=useless)
 
-    def test_a_session_that_should_consume_and_does_not_is_given_up(
+    def test_a_connection_that_should_consume_and_does_not_is_given_up(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(timeouts, "USELESS_SECONDS", 4.0)
-        session = consumer._session
-        assert session is not None
+        connection = consumer.connection
+        assert connection is not None
         # Nor does it begin to: a look at its queue may be on its way.
-        monkeypatch.setattr(session, "consume", lambda *unwanted: None)
-        session._call_soon(session._consumers.clear)
+        monkeypatch.setattr(connection, "consume", lambda *unwanted: None)
+        connection.call_soon(connection._consumers.clear)
 
         eventually(lambda: "not consuming from RabbitMQ at" in consumer.trouble())
 
-        consumes_again(consumer, than=session)
+        consumes_again(consumer, than=connection)
 
     def test_one_that_is_paused_need_not_consume(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("TROUBLE", "STALLED"):  # the machine has much else to do
             monkeypatch.setattr(timeouts, f"{name}_SECONDS", 2.5)
-        session = consumer._session
+        connection = consumer.connection
         consumer.pause()
 
         time.sleep(3)
 
         assert consumer.trouble() == ""
         assert consumer.failure() is None
-        assert consumer._session is session
+        assert consumer.connection is connection

@@ -119,12 +119,12 @@ class TestPublishing:
         end: str,
     ) -> None:
         publisher.publish([hint()], 10)
-        session = publisher._session
-        assert session is not None
+        connection = publisher._connection
+        assert connection is not None
         monkeypatch.setattr(
-            session,
-            "call_when_usable",
-            lambda callback: session.close() if end == "it ends" else None,
+            connection,
+            "call_if_usable",
+            lambda callback: connection.close() if end == "it ends" else None,
         )
 
         receipt = publisher.publish([hint()], 0.5)

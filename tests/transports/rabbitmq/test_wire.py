@@ -12,10 +12,10 @@ from pika.spec import Basic, BasicProperties
 from jobs import transports
 from jobs.errors import BadMessage
 from jobs.transports.base import Delivery, Hint
-from jobs.transports.rabbitmq import consumer as consumer_module
+from jobs.transports.rabbitmq import consuming
 from jobs.transports.rabbitmq.wire import (
     HintConnection,
-    Hints,
+    HintRecognizer,
     decode_hint,
     encode_hint,
 )
@@ -81,7 +81,7 @@ def read(*pieces: bytes) -> tuple[list[Delivery | bytes], int]:
     connection._frame_buffer = b""
     connection.bytes_received = 0
     connection._process_frame = lambda frame: seen.append(frame.marshal())
-    connection.expect(Hints(CHANNEL, GENERATION, CONSUMERS, seen.extend))
+    connection.recognize(HintRecognizer(CHANNEL, GENERATION, CONSUMERS, seen.extend))
     for piece in pieces:
         connection._on_data_available(piece)
     return seen, connection.bytes_received
@@ -151,8 +151,8 @@ def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
     """Or they would all be pika's to read: right, and slow, and nobody would notice."""
     slow: list[Any] = []
     monkeypatch.setattr(
-        consumer_module._ConsumingSession,
-        "_delivered",
+        consuming.ConsumingConnection,
+        "_on_message",
         lambda self, *what: slow.append(what),
     )
     hints = [
