@@ -89,6 +89,11 @@ class Connection:
             self._ioloop.close()
             self._on_closed()
 
+    def discard(self) -> None:
+        """Free what it holds. Instead of `run`."""
+        self.closed.set()
+        self._ioloop.close()
+
     def wait_until_usable(self, timeout: float) -> bool:
         """False if it was closed first, or became neither usable nor closed in time."""
         self._usable_or_closed.wait(timeout)

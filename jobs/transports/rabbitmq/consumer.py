@@ -226,7 +226,9 @@ class IOThread(threading.Thread):
             connection = ConsumingConnection(
                 self._subscription, self.state, address, generation
             )
+            self.connection = connection
             if self._stopping.is_set():
+                connection.discard()
                 return
             self._serve(connection)
             if self._stopping.is_set():
@@ -260,7 +262,6 @@ class IOThread(threading.Thread):
 
     def _serve(self, connection: ConsumingConnection) -> None:
         """Consume until the connection is closed."""
-        self.connection = connection
         mailbox = self._subscription.mailbox
         mailbox.open(connection.generation)
         connection.run()
