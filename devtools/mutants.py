@@ -196,8 +196,8 @@ MUTANTS = (
     Mutant(
         name="follow-each-turn-of-the-mean",
         file="jobs/transports/rabbitmq/consumer.py",
-        whole="HOLD_SECONDS = 1.0\n",
-        broken="HOLD_SECONDS = 0.0\n",
+        whole="LOWER_SECONDS = 1.0\n",
+        broken="LOWER_SECONDS = 0.0\n",
         tests=("tests/transports/rabbitmq/test_consumer.py::TestHolding",),
     ),
     Mutant(
@@ -250,8 +250,8 @@ MUTANTS = (
     Mutant(
         name="what-came-right-after-is-forgotten",
         file="jobs/transports/notifications.py",
-        whole="            owed = told\n",
-        broken="            owed = False\n",
+        whole="            look_again = notified\n",
+        broken="            look_again = False\n",
         tests=(
             "tests/transports/test_notifications.py::"
             "test_what_is_saved_right_after_something_else_is_not_forgotten",

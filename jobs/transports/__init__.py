@@ -1,6 +1,6 @@
 """How hints travel: through RabbitMQ, or not at all where the table is the queue.
 
-Which of the two is one setting. It never falls back from one to the other by itself.
+A setting says which of the two. There is no falling back from one to the other.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jobs.transports.database import DatabaseConsumer
 
 
 def publisher() -> Publisher:
-    """Who hands hints to RabbitMQ. There is none where the table is the queue."""
+    """A publisher to RabbitMQ. Where the table is the queue, nothing is published."""
     configuration = conf.current()
     return rabbitmq.RabbitMQPublisher(
         rabbitmq.addresses(configuration.rabbitmq_url), _topology(configuration)
@@ -20,7 +20,7 @@ def publisher() -> Publisher:
 
 
 def consumer(alias: str, *, prefetch: int, wake: Callable[[], None]) -> Consumer:
-    """Who brings hints to a worker. `wake` may be called from any thread."""
+    """The consumer of a worker. `wake` may be called from any thread."""
     configuration = conf.current()
     if not configuration.uses_rabbitmq:
         return DatabaseConsumer(alias, wake)

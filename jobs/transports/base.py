@@ -9,7 +9,7 @@ from jobs.errors import TransportError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hint:
-    """What is published: "look at this job", and where and how urgently."""
+    """What is published: "look at this job", in which queue, and how urgently."""
 
     job_id: str
     queue: str
@@ -21,19 +21,19 @@ class Receipt:
     """What became of hints that were published together."""
 
     confirmed: list[Hint] = field(default_factory=list)
-    #: Queues that did not take theirs, and why. The others are not to suffer for it.
+    #: Queues that did not take theirs, and why. The other queues must not suffer for it.
     refused: dict[str, str] = field(default_factory=dict)
     #: Why the broker as a whole took no more, if it did not.
     failure: TransportError | None = None
 
 
 class Delivery(NamedTuple):
-    """A hint at hand, and what its transport needs to acknowledge it."""
+    """A hint that has arrived, and what its transport needs to acknowledge it."""
 
     job_id: str
     arrived: float  # monotonic
     queue: str = ""
-    generation: int = 0
+    generation: int = 0  # of the connection
     tag: int = 0
 
 
@@ -49,15 +49,15 @@ class Publisher(Protocol):
         timeout: float,
         on_confirmed: Callable[[Sequence[Hint]], None] = ...,
     ) -> Receipt:
-        """What the broker confirmed, until it does not go on for `timeout` seconds.
+        """Publish these, and wait until all are answered or none was for `timeout` seconds.
 
-        Connects if need be. `on_confirmed` is told of each part that was confirmed, while
-        the broker works on the others. A hint that is neither confirmed nor of a queue that
-        refused was perhaps not sent.
+        Connects if need be; raises TransportError if that fails. `on_confirmed` is called
+        with each part that the broker has confirmed, while it works on the rest. A hint that
+        is not confirmed, and whose queue did not refuse, may or may not have been sent.
         """
 
     def count(self, queue: str) -> int | None:
-        """How many hints the broker holds ready for this queue; None if it does not say."""
+        """How many hints the broker holds ready in this queue; None if it does not say."""
 
     def close(self) -> None: ...
 
@@ -67,9 +67,9 @@ class Consumer(Protocol):
 
     @property
     def poll_seconds(self) -> float | None:
-        """How often to ask `ready()` when nothing else happens, in seconds.
+        """How often to call `ready()` when nothing else happens, in seconds.
 
-        None: every hint that arrives wakes the supervisor by itself.
+        None: a hint that arrives wakes the supervisor.
         """
 
     @property
@@ -79,29 +79,29 @@ class Consumer(Protocol):
     def start(self) -> None: ...
 
     def consume(self, queues: Sequence[str]) -> None:
-        """Bring the hints of these queues, and of no others, from now on.
+        """From now on bring the hints of these queues, and of no others.
 
-        Called again when there are more or fewer. Hints of those that are gone and that
-        were not fetched are given back; nothing else is disturbed.
+        Called again when the queues change. Hints of a queue that is gone, if they were not
+        fetched, are given back; the other queues are not disturbed.
         """
 
-    def hold(self, count: int) -> None:
-        """Have at most so many hints here that are not acknowledged, more or less."""
+    def set_prefetch(self, count: int) -> None:
+        """Have about this many unacknowledged hints here at most."""
 
     def ready(self) -> bool:
-        """Whether `fetch` may have something."""
+        """Whether `fetch` may return something."""
 
     def fetch(self, limit: int) -> list[Delivery]:
         """At most `limit` hints, without waiting."""
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Have `fetch` bring these again: they could not be looked at now."""
+        """Have `fetch` return these again: they could not be dealt with now."""
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """These are done with. Called after a commit that makes them so, never before."""
+        """Forget these. Call it after the commit that makes them superfluous, never before."""
 
     def oldest_waiting(self) -> float | None:
-        """When the hint arrived that has been waiting here longest, monotonic seconds."""
+        """When the oldest hint that was not fetched has arrived, monotonic seconds."""
 
     def pause(self) -> None:
         """Take no more hints, and give back those that were not fetched."""
@@ -111,18 +111,17 @@ class Consumer(Protocol):
     def failure(self) -> Exception | None:
         """Why this transport can never work as it is configured, or None.
 
-        Asked once a turn of the supervisor's loop, so it is also where a transport looks
-        after itself.
+        Called at every turn of the supervisor's loop, so a transport also checks itself here.
         """
 
     def trouble(self) -> str:
         """Why no hints can arrive at present, in one sentence; empty if they can.
 
-        May be called from any thread. Never a password.
+        May be called from any thread. Contains no password.
         """
 
     def stop(self) -> None:
-        """Send what is to be acknowledged, then disconnect."""
+        """Send the acknowledgements that are outstanding, then disconnect."""
 
     def __str__(self) -> str:
-        """Where the hints come from, for people. Never a password."""
+        """Where the hints come from, for people. Contains no password."""

@@ -266,7 +266,7 @@ class Supervisor:
             transport.pause()
             return
         self._notice_queues()
-        transport.hold(self._dealer.hints())
+        transport.set_prefetch(self._dealer.hints())
         if (room := self._dealer.room) > 0:
             transport.resume()
             claims = self._consumer.claim(room, self._lease.worker_id)

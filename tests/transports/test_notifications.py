@@ -28,8 +28,8 @@ ECHO = f"{SAMPLE}.echo"
 @pytest.fixture
 def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is found by looking at the table now and then."""
-    monkeypatch.setattr(database, "LOOK_SECONDS", 3600.0)
-    monkeypatch.setattr(database, "UNTOLD_SECONDS", 3600.0)
+    monkeypatch.setattr(database, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(database, "DEAF_POLL_SECONDS", 3600.0)
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def attentive(rarely: None) -> Iterator[SimpleNamespace]:
     consumer = DatabaseConsumer("default", wake=woken.set)
     consumer.consume(["default", "mail"])
     consumer.start()
-    eventually(lambda: consumer._watcher.is_attentive, what="it is attentive")
+    eventually(lambda: consumer._listener.is_listening, what="it listens")
     eventually(lambda: not consumer.ready())
     woken.clear()
     yield SimpleNamespace(consumer=consumer, woken=woken)
     consumer.stop()
-    consumer._watcher._thread.join(DEADLINE)
+    consumer._listener.join(DEADLINE)
 
 
 def is_told(attentive: SimpleNamespace, count: int = 1) -> bool:
@@ -119,7 +119,7 @@ def test_what_is_saved_right_after_something_else_is_not_forgotten(
 def test_a_burst_of_saves_sends_few_notifications(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications, "QUIET_SECONDS", 3600.0)
+    monkeypatch.setattr(notifications, "NOTIFY_SECONDS", 3600.0)
     monkeypatch.setattr(notifications, "_sent_at", {})
 
     with CaptureQueriesContext(connection) as queries:

@@ -35,7 +35,7 @@ logger = logging.getLogger("jobs.rabbitmq")
 STABLE_SECONDS = 10.0
 #: Lower the prefetch only after a lower one was wanted for this long. While the wanted number
 #: wavers, hints would be fetched in excess, grow old here, and go back.
-HOLD_SECONDS = 1.0
+LOWER_SECONDS = 1.0
 #: Bounds of the pause before a failed queue is tried again, in seconds. Longer than the
 #: relay's, which tries on a connection of its own: here a trial that fails closes the
 #: connection over which all other queues are consumed.
@@ -92,7 +92,7 @@ class RabbitMQConsumer:
         self._wanted.queues = tuple(queues)
         self._on_wanted_changed()
 
-    def hold(self, count: int) -> None:
+    def set_prefetch(self, count: int) -> None:
         wanted = self._wanted
         # Each queue has a prefetch of its own, and may be the only one that has jobs.
         share = max(self._slots, count // max(1, len(wanted.queues)))
@@ -102,7 +102,7 @@ class RabbitMQConsumer:
         at_once = share == self._slots or wanted.is_paused
         if share < wanted.prefetch and not at_once and now < self._lower_at:
             return
-        self._lower_at = now + HOLD_SECONDS
+        self._lower_at = now + LOWER_SECONDS
         if share != wanted.prefetch:
             wanted.prefetch = share
             self._call(lambda connection: connection.change_prefetch())

@@ -54,7 +54,7 @@ class TestHolding:
         publisher.publish([hint() for _ in range(100)], 10)
         consumer.consume(["default"])
         eventually(lambda: broker.count() == 98)
-        consumer.hold(40)
+        consumer.set_prefetch(40)
         eventually(lambda: broker.count() == 58)
         return consumer
 
@@ -64,7 +64,7 @@ class TestHolding:
         held = fetch(holding, 42)
         assert len({delivery.job_id for delivery in held}) == 42
 
-        holding.hold(2)  # a slot's own: jobs prove to be long
+        holding.set_prefetch(2)  # a slot's own: jobs prove to be long
         holding.acknowledge(held)
         fetch(holding, 2)
         assert broker.count() == 56
@@ -73,13 +73,13 @@ class TestHolding:
         self, broker: Broker, holding: Consumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            consumer_module, "HOLD_SECONDS", 60 * consumer_module.HOLD_SECONDS
+            consumer_module, "LOWER_SECONDS", 60 * consumer_module.LOWER_SECONDS
         )
-        holding.hold(40)  # as it is, and so for a minute
+        holding.set_prefetch(40)  # as it is, and so for a minute
         for _ in range(10):
-            holding.hold(10)
-            holding.hold(40)
-        holding.hold(10)
+            holding.set_prefetch(10)
+            holding.set_prefetch(40)
+        holding.set_prefetch(10)
         holding.acknowledge(fetch(holding, 42))
         fetch(holding, 40)  # it has 40 as before
         assert broker.count() == 18
@@ -87,8 +87,8 @@ class TestHolding:
     def test_it_holds_fewer_once_that_was_wanted_for_a_while(
         self, broker: Broker, holding: Consumer
     ) -> None:
-        time.sleep(consumer_module.HOLD_SECONDS)
-        holding.hold(10)
+        time.sleep(consumer_module.LOWER_SECONDS)
+        holding.set_prefetch(10)
         holding.acknowledge(fetch(holding, 42))
         fetch(holding, 10)
         assert broker.count() == 48
@@ -102,7 +102,7 @@ class TestHolding:
         publisher.publish([hint(q) for q in ("a", "b") for _ in range(50)], 10)
         consumer.consume(["a", "b"])
 
-        consumer.hold(40)
+        consumer.set_prefetch(40)
 
         # It may have had two of each already.
         eventually(lambda: {broker.count("a"), broker.count("b")} <= {28, 30})
