@@ -42,7 +42,9 @@ def backlog(*, of_worker: bool) -> JobQuerySet:
 
     `of_worker`: leave out what the process that saved them is about to publish.
     """
-    rows = Job.objects.using(jobs_alias()).filter(status=Status.QUEUED, published_at=None)
+    rows = Job.objects.using(jobs_alias()).filter(
+        status=Status.QUEUED, published_at=None
+    )
     if not of_worker or not conf.current().publish_on_save:
         return rows
     return rows.filter(
