@@ -1,4 +1,4 @@
-"""How long to wait before trying again. Full jitter: anything between zero and the bound.
+"""How long to wait before the next try. Full jitter: any time from zero to a bound that grows.
 
 Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
@@ -20,7 +20,7 @@ REMIND_SECONDS = 60.0
 
 
 def retry_delay(failures: int) -> float:
-    """Seconds to wait after a job failed for the `failures`-th time (from 1)."""
+    """Seconds to wait after a job's failure number `failures`, counted from 1."""
     return random.uniform(0, _bound(FIRST_RETRY, LONGEST_RETRY, failures))
 
 
@@ -40,10 +40,10 @@ def delays(first: float, longest: float) -> Iterator[float]:
     while True:
         tries += 1
         bound = _bound(first, longest, tries)
-        # Never quite zero: many clients that lost one broker must not hammer it.
+        # At least a quarter: the many clients of one broker must not hammer it.
         yield random.uniform(bound / 4, bound)
 
 
 def _bound(first: float, longest: float, tries: int) -> float:
-    # 2.0 ** 1024 overflows; long before that the cap holds.
+    # 2.0 ** 1024 would overflow; the bound is reached long before.
     return min(longest, first * 2.0 ** min(tries - 1, 64))

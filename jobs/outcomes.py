@@ -81,10 +81,10 @@ class Outcome(NamedTuple):
 
 def succeeded(claim: Claim | Fence, result: Any) -> Outcome:
     """running → succeeded"""
-    return returned(claim, values.as_json(result))
+    return succeeded_with_json(claim, values.as_json(result))
 
 
-def returned(claim: Claim | Fence, result: str | None) -> Outcome:
+def succeeded_with_json(claim: Claim | Fence, result: str | None) -> Outcome:
     """running → succeeded, with a result that is JSON text already"""
     return Outcome(claim, Status.SUCCEEDED, 0.0, result)
 

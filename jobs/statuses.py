@@ -1,4 +1,4 @@
-"""The statuses that are stored, the arrows between them, and the phases that people read."""
+"""The stored statuses, the arrows between them, the phases that people read, and endings."""
 
 from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _
@@ -7,22 +7,25 @@ from django.utils.translation import gettext_lazy as _
 class Status(TextChoices):
     """What the `status` column holds."""
 
-    # Waiting: to be due, to be published, or for a free worker.
+    # It waits until it is due, for its hint to be published, or for a free slot. A new job is
+    # queued, and so is one that waits for its next attempt. A claim moves it on.
     QUEUED = "queued", _("Queued")
-    # Claimed by one worker, which is named on the row.
+    # One worker, named in the row, has claimed it. The end of the attempt moves it on; if the
+    # worker dies, the rescuer does.
     RUNNING = "running", _("Running")
-    # The task function returned. There is no way out of this one.
+    # The task function returned. Final.
     SUCCEEDED = "succeeded", _("Succeeded")
-    # Attempts used up, or lost too often. A person may retry.
+    # Its attempts are used up, it was lost too often, or a retry cannot help. A person may
+    # retry it.
     FAILED = "failed", _("Failed")
-    # Called off before it ended. A person may retry.
+    # Cancelled before its work was done. A person may retry it.
     CANCELLED = "cancelled", _("Cancelled")
 
 
 FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 RETRYABLE = (Status.FAILED, Status.CANCELLED)
 
-#: The whole state diagram. `lifecycle.py` has one function an arrow.
+#: The state diagram: from each status, where a job may go. `lifecycle.py` moves it.
 ARROWS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
     Status.RUNNING: frozenset(
@@ -50,7 +53,7 @@ class Phase(TextChoices):
 
 
 class Ending(TextChoices):
-    """How an attempt ended that did not succeed."""
+    """How an attempt ended, if it did not succeed."""
 
     FAILED = "failed", _("Failed")
     LOST = "lost", _("Lost: its process died")

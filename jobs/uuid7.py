@@ -1,4 +1,4 @@
-"""Ids that sort by the time they were made (RFC 9562, version 7), for Python before 3.14."""
+"""UUIDs that sort by the time they were made (RFC 9562, version 7). Python has them from 3.14."""
 
 import os
 import random
@@ -19,6 +19,6 @@ def uuid7() -> UUID:
     )
 
 
-# Of our own: whoever seeds Python's common one would have ids come twice.
+# Not the shared generator: a program that seeds that one would get the same ids again.
 _random = random.Random()
 os.register_at_fork(after_in_child=_random.seed)

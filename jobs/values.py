@@ -1,7 +1,7 @@
-"""What a job may hold: checked once, at the edge, so that every database holds the same.
+"""The values that a job may hold, checked once, so that both databases store the same.
 
-PostgreSQL refuses a NUL where SQLite stores it, SQLite overflows where PostgreSQL does
-not, both turn `{1: …}` into `{"1": …}` in silence. Here each of these has one answer.
+PostgreSQL refuses a NUL that SQLite stores. SQLite overflows where PostgreSQL does not. Both
+silently turn `{1: …}` into `{"1": …}`. Here each of these has one answer.
 """
 
 import json
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from jobs.errors import InvalidJob
 
-#: Of the arguments of a job, and of its result, as JSON.
+#: The most that a job's arguments may take as JSON, and its result.
 MAX_JSON_BYTES = 256 * 1024
 MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_DEPTH = 64
@@ -25,13 +25,14 @@ LONGEST_TIMEOUT = 30 * 24 * 3600
 FARTHEST = timedelta(days=3653)
 
 _encode = json.JSONEncoder().encode
+#: Writers of simple values: the encoder takes longer to get ready than a number or two takes.
 _WRITE: dict[type, Callable[[Any], str]] = {int: repr, str: _encode}
 #: What a queue, or the prefix of all queues, may be called.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check_arguments(args: Any, kwargs: Any) -> None:
-    """Refuse what JSON, or one of the databases, would change or choke on."""
+    """Raise InvalidJob for what JSON or one of the databases would change or refuse."""
     if not isinstance(args, list | tuple):
         raise InvalidJob("args", f"args is {_short(args)}, and must be a list")
     if not isinstance(kwargs, dict):
@@ -80,7 +81,7 @@ def check_max_attempts(number: Any) -> None:
 
 
 def check_result(result: Any) -> None:
-    """Raise ValueError for what not every database could hold."""
+    """Raise ValueError for a result that not every database could hold."""
     problem = None
     if not _is_plain(result):
         problem = next(json_problems(result, "the result"), None)
@@ -111,7 +112,7 @@ def check_run_after(moment: Any) -> None:
         raise InvalidJob(
             "run_after", f"run_after is {moment.isoformat()}, and needs a time zone"
         )
-    # Compared by year first: near the calendar's ends the arithmetic itself overflows.
+    # The years first: near the calendar's ends the subtraction itself would overflow.
     now = timezone.now()
     if abs(moment.year - now.year) > 11 or abs(moment - now) > FARTHEST:
         raise InvalidJob(
@@ -121,25 +122,27 @@ def check_run_after(moment: Any) -> None:
 
 
 def as_json(value: Any) -> str | None:
-    """A checked value as text for the database. No value is no text."""
+    """A checked value as JSON text. None becomes NULL in the database, not `null`."""
     if value is None:
         return None
     if value == {}:
         return "{}"
-    # Python's own encoder takes longer to get ready than for a number or two.
     write = _WRITE.get(type(value))
     if write is not None:
         return write(value)
     if isinstance(value, list | tuple):
         try:
-            return f"[{', '.join([_WRITE[type(each)](each) for each in value])}]"
+            return f"[{', '.join([_WRITE[type(item)](item) for item in value])}]"
         except KeyError:
             pass
     return _encode(value)
 
 
 def json_problems(value: Any, path: str, depth: int = 0) -> Iterator[str]:
-    """Sentences about what in `value` is not plain JSON that every database keeps."""
+    """Yield a sentence for whatever in `value` is not JSON that every database keeps.
+
+    `path` names the value in these sentences.
+    """
     if depth > MAX_DEPTH:
         yield f"{path[:80]} is nested more than {MAX_DEPTH} deep"
     elif value is None or isinstance(value, bool):
@@ -171,7 +174,7 @@ def json_problems(value: Any, path: str, depth: int = 0) -> Iterator[str]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether there is surely no problem: a quick look, for a hundred thousand jobs."""
+    """Whether a value surely has no problem. Fast path: most arguments are plain."""
     if type(value) is int:
         return -(2**63) <= value < 2**63
     return value is None or (
@@ -181,7 +184,7 @@ def _is_plain(value: Any) -> bool:
 
 def size_problem(value: Any, name: str) -> str | None:
     """A sentence if `value` is larger than a job may hold."""
-    # One character of the short way to write it is twelve bytes of JSON at most.
+    # One character of its repr is at most twelve bytes of JSON.
     if len(repr(value)) * 12 <= MAX_JSON_BYTES:
         return None
     size = len(json.dumps(value))
@@ -194,7 +197,7 @@ def size_problem(value: Any, name: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """`text` as every database can store it: no NUL, no lone surrogate, not endless."""
+    """`text` as every database can store it: no NUL, no lone surrogate, limited in length."""
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     text = text.encode("utf-8", "replace").decode()
     if len(text) > MAX_TEXT_CHARACTERS:

@@ -38,7 +38,7 @@ def of_report(running: Running, ending: str, details: Any) -> Outcome:
     claim, budget = running.claim, running.budget
     match ending:
         case executor.SUCCEEDED:
-            return outcomes.returned(claim, details)
+            return outcomes.succeeded_with_json(claim, details)
         case executor.SNOOZED:
             return outcomes.snoozed(claim, **details)
         case executor.CALLED_OFF:
