@@ -33,8 +33,6 @@ from devtools import services
 from jobs.conf import Configuration
 from tests.conftest import WorkerProcess, eventually
 
-pytestmark = pytest.mark.once
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     ROOT / "README.md",
@@ -418,11 +416,7 @@ def is_a_policy(project: Project, command: str) -> None:
     assert words == ["set_policy", "jobs-lazy"]
     assert re.match(pattern, "jobs.default")
     json.loads(policy)
-    try:
-        node = services.RabbitMQNode()
-    except services.Missing:
-        pytest.skip("RabbitMQ is not installed")
-    with node:
+    with services.RabbitMQNode() as node:
         node.ctl(*words, pattern, policy, apply, queues)
 
 
@@ -466,6 +460,7 @@ WAYS: list[tuple[str, Callable[[Project, str], None]]] = [
 ]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("command", commands())
 def test_every_command_works(command: str, project: Project) -> None:
     ways = [way for pattern, way in WAYS if re.match(pattern, command)]
