@@ -1,4 +1,4 @@
-"""The form that adds a job. What a job may be is decided in models.py; here it is shown."""
+"""The form that adds a job. What a job may hold is decided in `values` and `enqueue`."""
 
 import json
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from jobs import discovery, signatures, values
 from jobs.compat import Task
 from jobs.models import Job, Queue
 
-#: Fields that are checked together: what the task function is called with.
+#: What the task function is called with. These fields are checked together.
 CALL = ("task", "args", "kwargs")
 
 
 class JSONText(forms.JSONField):
-    """JSON as it was typed. Empty text means the empty list or object."""
+    """JSON, as the person typed it. Empty text means the empty list or object."""
 
     widget = forms.Textarea(attrs={"rows": 3, "cols": 60, "spellcheck": "false"})
 
@@ -53,17 +53,18 @@ class JSONText(forms.JSONField):
                 % {"depth": values.MAX_DEPTH}
             ) from None
         except ValueError:
-            # Python reads no whole number of more than 4300 digits.
+            # Python refuses to read a whole number of more than 4300 digits.
             raise ValidationError(
                 _("This has a whole number of more than 64 bits.")
             ) from None
-        # Here already: what comes next is recursive, and meant for values that are sound.
+        # Checked here and not only later: what comes next is recursive, and would fail on
+        # a value that is too deep.
         if problem := next(values.json_problems(parsed, self.name), None):
             raise ValidationError(problem)
         return parsed
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        # What was typed is shown again as it was typed, whether it is JSON or not.
+        # The form shows again exactly what was typed, whether it is JSON or not.
         return initial if self.disabled else InvalidJSONInput(data or "")
 
     def prepare_value(self, value: Any) -> Any:
@@ -73,7 +74,7 @@ class JSONText(forms.JSONField):
 
 
 class Suggestions(forms.TextInput):
-    """A line of text with suggestions that nobody has to take."""
+    """A line of text, with suggestions."""
 
     template_name = "jobs/widgets/datalist.html"
 
@@ -89,7 +90,7 @@ class Suggestions(forms.TextInput):
 
 
 class JobForm(forms.ModelForm):
-    """A new job. Every sentence about what is wrong stands beside its field."""
+    """A new job. Each error is one sentence beside its field."""
 
     task = forms.CharField(label=gettext_lazy("Task"), widget=forms.Select)
     args = JSONText(
@@ -97,8 +98,7 @@ class JobForm(forms.ModelForm):
         empty=list,
         name="args",
         help_text=gettext_lazy(
-            "A JSON list with what stands in the task's brackets, in its order: "
-            '["Hello World!..."].'
+            'A JSON list of the task\'s arguments, in their order: ["Hello World!..."].'
         ),
     )
     kwargs = JSONText(
@@ -112,7 +112,7 @@ class JobForm(forms.ModelForm):
         required=False,
         widget=Suggestions(Queue.objects.names, {"class": "vTextField"}),
         help_text=gettext_lazy(
-            "Empty: the task's own. A name that is new makes a new queue."
+            "Empty: the task's own queue. A new name makes a new queue."
         ),
     )
     run_after = forms.DateTimeField(
@@ -149,17 +149,17 @@ class JobForm(forms.ModelForm):
         return self.cleaned_data["queue"] or None
 
     def clean_run_after(self) -> Any:
-        # Empty is the database's own now, and not a moment of this process's clock.
+        # Empty means now, by the database's clock and not by that of this process.
         default = Job._meta.get_field("run_after").get_default()
         return self.cleaned_data["run_after"] or default
 
     def add_error(self, field: str | None, error: Any) -> None:
-        """Beside its field; above the form where the form does not show that field."""
+        """Put an error beside its field, or above the form if the form lacks the field."""
         if field is not None or not hasattr(error, "error_dict"):
             super().add_error(field, error)
             return
-        # What the model says about itself. It has not seen what the form could not read,
-        # so it says nothing of use about that, nor about a call of which a part is missing.
+        # The model's own errors. It never saw what the form could not read, so what it says
+        # about such a field is of no use, nor about a call of which a part is missing.
         unread = set(self.errors)
         if unread & set(CALL):
             unread |= set(CALL)
@@ -167,14 +167,14 @@ class JobForm(forms.ModelForm):
             if name in unread:
                 continue
             shown = name if name in self.fields else None
-            # The last is Job.clean's own sentence, which is the clearest.
+            # The last one is from Job.clean, and is the clearest.
             super().add_error(
                 shown if name != NON_FIELD_ERRORS else None, problems[-1:]
             )
 
 
 def _task_choices() -> list[tuple[str, Any]]:
-    """Every task with what it takes, under the module that it is in."""
+    """Every task with its parameters, grouped by module."""
     modules: dict[str, list[tuple[str, str]]] = {}
     for path, task in discovery.tasks().items():
         modules.setdefault(path.rpartition(".")[0], []).append((path, _call(task)))

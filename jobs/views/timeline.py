@@ -50,7 +50,7 @@ _ENDED = {
 
 
 def timeline(job: Job, attempts: list[Attempt], *, complete: bool) -> list[Entry]:
-    """The entries in order. `attempts` are the newest; all of them if `complete`."""
+    """The entries in order. `attempts` are the newest first, and all of them if `complete`."""
     entries = [*_queued(job), *_attempts(attempts), *_run(job), *_ended(job)]
     if not complete:
         text = _("Earlier attempts are not shown")
@@ -83,7 +83,7 @@ def _created(job: Job) -> str:
 
 
 def _attempts(attempts: list[Attempt]) -> Iterator[Entry]:
-    for attempt in attempts:
+    for attempt in reversed(attempts):
         worker = str(attempt.worker or "")
         yield _started(attempt.number, attempt.started_at, worker)
         outcome = Ending(attempt.outcome)

@@ -1,8 +1,9 @@
-// Keeps a page true while its rows move, without a reload.
+// Keeps a page up to date while its rows change, without a reload.
 //
-// While the one element [data-live] has data-poll (milliseconds), the page's own address is
-// asked for its [data-part]s again. Only a part that is now written differently is replaced;
-// focus and open <details> stay. The server ends this by leaving data-poll out.
+// The page has one element [data-live]. While it has data-poll (milliseconds), the script
+// asks the page's own address for its [data-part]s again. It replaces only the parts that
+// changed, and keeps the focus and open <details>. The server ends the polling by leaving
+// data-poll out.
 "use strict";
 (() => {
   const LONGEST = 10000;
@@ -10,13 +11,15 @@
   const says = document.querySelector("[data-live-says]");
   const stale = document.querySelector("[data-live-stale]");
   const ended = document.querySelector("[data-live-ended]");
-  // The server's clock less this one's: durations are right even if this clock is not.
+  // The server's clock minus this one's, so that durations are right even if this clock is
+  // wrong.
   const skew = live ? Date.parse(live.dataset.now) - Date.now() : 0;
 
   const partsOf = (node) => node.querySelectorAll("[data-part]");
-  // What the server wrote last for each part. The page itself differs: its times run.
-  const written = new Map();
-  for (const part of partsOf(document)) written.set(part.dataset.part, part.outerHTML);
+  // What the server last sent for each part. The page itself differs, because its times
+  // count.
+  const sent = new Map();
+  for (const part of partsOf(document)) sent.set(part.dataset.part, part.outerHTML);
 
   const two = (number) => String(number).padStart(2, "0");
 
@@ -57,7 +60,7 @@
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   }
 
-  // Whether all that came is shown: a part in which text is selected has to wait.
+  // Returns whether everything is shown now. A part in which text is selected has to wait.
   function show(html) {
     const fresh = new DOMParser().parseFromString(html, "text/html");
     const root = fresh.querySelector("[data-live]");
@@ -66,13 +69,13 @@
       const key = part.dataset.part;
       const html = part.outerHTML;
       const old = document.querySelector(`[data-part="${CSS.escape(key)}"]`);
-      if (!old || written.get(key) === html) continue;
+      if (!old || sent.get(key) === html) continue;
       if (isSelectedIn(old)) {
         complete = false;
         continue;
       }
       replace(old, document.adoptNode(part));
-      written.set(key, html);
+      sent.set(key, html);
     }
     tick();
     if (root.dataset.says !== live.dataset.says) says.textContent = root.dataset.says;
@@ -98,7 +101,7 @@
       signal: AbortSignal.timeout(LONGEST),
     });
     if (answer.status === 304) return false;
-    // A redirect is one to the login page.
+    // A redirect leads to the login page.
     if (answer.type === "opaqueredirect" || [403, 404].includes(answer.status)) {
       delete live.dataset.poll;
       ended.hidden = false;
