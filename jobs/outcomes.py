@@ -33,6 +33,7 @@ class Claim(NamedTuple):
     job_id: str
     attempt: int
     task: str
+    queue: str
     # JSON text, as in the row: only the process that runs the job parses it.
     args: str
     kwargs: str

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from datetime import UTC, datetime
 from uuid import UUID
 
 
@@ -17,6 +18,13 @@ def uuid7() -> UUID:
         | 0b10 << 62
         | _random.getrandbits(62)
     )
+
+
+def time_of(key: UUID) -> datetime | None:
+    """When an id of version 7 was made, to the millisecond; None for other versions."""
+    if key.version != 7:
+        return None
+    return datetime.fromtimestamp((key.int >> 80) / 1000, UTC)
 
 
 # Not the shared generator: a program that seeds that one would get the same ids again.

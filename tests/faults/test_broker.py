@@ -531,6 +531,7 @@ def claim_of(job: Job, worker: Worker) -> dict[str, Any]:
         "worker": str(worker.id),
         "attempt": 1,
         "task": job.task,
+        "queue": job.queue,
     }
 
 
