@@ -205,7 +205,7 @@ MUTANTS = (
         file="jobs/sql/prepared.py",
         whole="    return bool(pid == session.info.backend_pid)\n",
         broken="    return True\n",
-        tests=("tests/test_plans.py",),
+        tests=("tests/sql/test_prepared.py",),
         database="postgresql",
     ),
     Mutant(
@@ -213,7 +213,7 @@ MUTANTS = (
         file="jobs/sql/prepared.py",
         whole="        if now - known.discarded_at > KEEP_SECONDS:\n",
         broken="        if False:\n",
-        tests=("tests/test_plans.py",),
+        tests=("tests/sql/test_prepared.py",),
         database="postgresql",
     ),
     Mutant(
@@ -233,7 +233,7 @@ MUTANTS = (
         whole="transaction.on_commit(partial(_send, using, newborn), using=using)",
         broken="_send(using, newborn)",
         tests=(
-            "tests/test_job.py::test_a_rolled_back_save_leaves_no_row_and_wakes_nobody",
+            "tests/test_enqueue.py::test_rolled_back_save_leaves_no_row_and_sends_no_signal[on]",
         ),
     ),
     # Where the table is the queue, a worker is told; looking would hide it, as slowness.

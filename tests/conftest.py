@@ -19,14 +19,15 @@ import pika
 import psutil
 import pytest
 from django.conf import settings as django_settings
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from django.utils import timezone
 
 from devtools import services
 from devtools.suite import marks, reruns
-from jobs import conf, enqueue, lifecycle, relay
+from jobs import conf, enqueue, lifecycle, relay, values
 from jobs.models import Job, Queue, Worker
 from jobs.outcomes import Claimed
+from jobs.sql import prepared
 from jobs.transports.base import Consumer, Delivery
 
 # The suite runs the same examples every time, and tells of the first that fails as it is.
@@ -118,6 +119,17 @@ def make_job(db: None) -> MakeJob:
         return job
 
     return make
+
+
+@pytest.fixture(params=["on", "off"])
+def fast_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test twice: with our fast paths, and with what they take the place of."""
+    if request.param == "off":
+        monkeypatch.setattr(Job, "__init__", models.Model.__init__)
+        monkeypatch.setattr(enqueue, "is_plain", lambda job: False)
+        monkeypatch.setattr(prepared, "_may_prepare", lambda connection, keep: False)
+        monkeypatch.setattr(values, "_is_plain", lambda value: False)
+        monkeypatch.setattr(values, "_WRITE", {})
 
 
 @pytest.fixture

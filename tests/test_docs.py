@@ -421,7 +421,7 @@ def is_a_policy(project: Project, command: str) -> None:
 
 
 def names_files(project: Project, command: str) -> None:
-    """Is run elsewhere (tests/test_partitions.py, the Makefile): its files exist."""
+    """Is run elsewhere (tests/models/test_partitions.py, the Makefile): its files exist."""
     for word in shlex.split(command):
         if re.fullmatch(r"[\w./-]+\.(sql|txt)|\.env\.\w+", word):
             assert (ROOT / word).is_file()

@@ -5,8 +5,8 @@ which order and on what; after every step the rows must be what the model says. 
 have connections of their own, so on PostgreSQL one may sit in an open transaction while
 others act, and one of those may wait for its lock.
 
-    pytest tests/test_model.py                              the same steps every time
-    pytest tests/test_model.py --hypothesis-profile=long    many more, and others every time
+    pytest tests/test_lifecycle_model.py                              the same steps every time
+    pytest tests/test_lifecycle_model.py --hypothesis-profile=long    many more, and others every time
 """
 
 from __future__ import annotations

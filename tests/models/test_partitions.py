@@ -18,7 +18,9 @@ from jobs.statuses import Status
 from jobs.uuid7 import uuid7
 from tests.conftest import claimed
 
-SCRIPT = Path(__file__).resolve().parent.parent / "deploy/postgresql/partitions.sql"
+SCRIPT = (
+    Path(__file__).resolve().parent.parent.parent / "deploy/postgresql/partitions.sql"
+)
 NEXT_WEEK = timedelta(days=7)
 
 pytestmark = pytest.mark.postgresql

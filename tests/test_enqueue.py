@@ -1,10 +1,7 @@
-"""How a job is born: what is accepted, what is refused, and with which sentence."""
+"""Enqueueing: which jobs are accepted, which are refused, and with which sentence."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import random
 import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,21 +11,22 @@ from uuid import UUID
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, models, transaction
-from django.db.models.signals import post_init, post_save, pre_save
+from django.db import IntegrityError, transaction
+from django.db.models.signals import post_save, pre_save
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
-from jobs import signals, values
+from jobs import signals
 from jobs.enqueue import BLOCK, CHUNK
 from jobs.errors import InvalidJob
 from jobs.models import Job, Queue
-from jobs.statuses import Phase, Status
 from jobs.tasks import simulate_work
-from jobs.uuid7 import uuid7
 from tests.conftest import MakeJob
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fast_paths")]
+
+#: Tests of thousands of jobs run once, with the fast paths that they are about.
+ONLY_FAST = pytest.mark.parametrize("fast_paths", ["on"], indirect=True)
 
 ECHO = "tests.sample.tasks.echo"
 ADD = "tests.sample.tasks.add"
@@ -86,7 +84,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(
     ("fields", "field", "sentence"), REFUSED, ids=lambda v: str(v)[:40]
 )
-def test_what_cannot_run_or_be_stored_is_refused_with_a_sentence(
+def test_job_that_cannot_run_or_be_stored_is_refused_with_a_sentence(
     fields: dict[str, Any], field: str, sentence: str
 ) -> None:
     job = Job(**{"task": ECHO, **fields})
@@ -105,40 +103,7 @@ def test_what_cannot_run_or_be_stored_is_refused_with_a_sentence(
     assert not Job.objects.exists()
 
 
-def test_a_job_made_quickly_is_as_django_makes_it(make_job: MakeJob) -> None:
-    quick = Job(task=ECHO, args=["x"], priority=3)
-    usual = Job.__new__(Job)
-    models.Model.__init__(usual, task=ECHO, args=["x"], priority=3)
-
-    assert quick._state.adding
-    assert quick.id != usual.id
-    same = {"id": None, "_state": None}
-    assert vars(quick) | same == vars(usual) | same
-
-    first, second = Job(task=ECHO), Job(task=ECHO)
-    assert first.args is not second.args
-    assert first.kwargs is not second.kwargs
-    unknown: dict[str, Any] = {"task": ECHO, "colour": "red"}
-    with pytest.raises(TypeError, match="unexpected keyword arguments"):
-        Job(**unknown)
-
-
-def test_who_listens_to_new_objects_hears_of_jobs() -> None:
-    heard: list[Any] = []
-
-    def listen(instance: Any, **kwargs: Any) -> None:
-        heard.append(instance)
-
-    post_init.connect(listen, sender=Job)
-    try:
-        job = Job(task=ECHO)
-    finally:
-        post_init.disconnect(listen, sender=Job)
-
-    assert heard == [job]
-
-
-def test_a_saved_job_waits_in_its_queue() -> None:
+def test_saved_job_is_queued() -> None:
     job = Job(task="jobs.tasks.simulate_work", args=["Hello..."])
     job.save()
 
@@ -150,31 +115,13 @@ def test_a_saved_job_waits_in_its_queue() -> None:
     assert Queue.objects.names() == ["default"]
 
 
-def test_a_date_in_the_past_means_now(make_job: MakeJob) -> None:
+def test_job_with_a_past_date_is_due(make_job: MakeJob) -> None:
     job = make_job(run_after=timezone.now() - timedelta(days=30))
 
     assert job in Job.objects.due()
 
 
-def test_ids_sort_by_the_time_of_saving(make_job: MakeJob) -> None:
-    ids = [make_job().id for _ in range(20)]
-
-    assert ids == sorted(ids)
-    assert all(each.version == 7 for each in ids)
-
-
-def test_a_stored_job_is_not_saved_again(make_job: MakeJob) -> None:
-    job = make_job()
-    job.status = Status.SUCCEEDED
-
-    with pytest.raises(TypeError, match=r"jobs\.lifecycle"):
-        job.save()
-
-    job.refresh_from_db()
-    assert job.status == Status.QUEUED
-
-
-def test_many_jobs_are_stored_as_they_would_be_one_by_one(make_job: MakeJob) -> None:
+def test_enqueue_many_stores_what_save_stores(make_job: MakeJob) -> None:
     later = timezone.now() + timedelta(hours=1)
     fields: dict[str, Any] = {
         "kwargs": {"value": ["é😀", None]},
@@ -209,7 +156,7 @@ def test_many_jobs_are_stored_as_they_would_be_one_by_one(make_job: MakeJob) -> 
     assert set(Queue.objects.names()) == {"default", "mail"}
 
 
-def test_one_bad_job_among_many_stores_none() -> None:
+def test_enqueue_many_stores_nothing_if_one_job_is_refused() -> None:
     good = [Job(task=ECHO) for _ in range(3)]
 
     with pytest.raises(InvalidJob):
@@ -218,7 +165,8 @@ def test_one_bad_job_among_many_stores_none() -> None:
     assert not Job.objects.exists()
 
 
-def test_a_million_jobs_need_not_be_in_memory_at_once() -> None:
+@ONLY_FAST
+def test_enqueue_many_holds_one_block_of_jobs_in_memory() -> None:
     alive: weakref.WeakSet[Job] = weakref.WeakSet()
     most = 0
 
@@ -236,9 +184,10 @@ def test_a_million_jobs_need_not_be_in_memory_at_once() -> None:
     assert most <= BLOCK + 1
 
 
+@ONLY_FAST
 @pytest.mark.django_db(transaction=True)
-def test_whoever_asks_the_database_for_the_next_job_is_answered() -> None:
-    """With a cursor that the server holds, which does not go with statements sent ahead."""
+def test_iterable_may_query_the_database_while_jobs_are_enqueued() -> None:
+    """A server-side cursor does not work while statements are pipelined."""
     first = Job.objects.enqueue_many(Job(task=ECHO) for _ in range(2 * CHUNK))
 
     jobs = Job.objects.filter(pk__in=first).order_by("id").iterator(chunk_size=100)
@@ -250,9 +199,10 @@ def test_whoever_asks_the_database_for_the_next_job_is_answered() -> None:
     assert [UUID(args[0]) for args in copies.values_list("args", flat=True)] == first
 
 
+@ONLY_FAST
 @pytest.mark.parametrize("place", [0, CHUNK + 1, BLOCK])
-def test_one_that_the_database_refuses_among_many_stores_none(place: int) -> None:
-    """Wherever it is: the others may be on their way when that is known."""
+def test_enqueue_many_stores_nothing_if_the_database_refuses_one(place: int) -> None:
+    """Wherever that one stands: later ones may be on their way when the error arrives."""
     jobs = [Job(task=ECHO) for _ in range(BLOCK + 1)]
     jobs[place].id = jobs[place - 2].id
 
@@ -262,7 +212,7 @@ def test_one_that_the_database_refuses_among_many_stores_none(place: int) -> Non
     assert not Job.objects.exists()
 
 
-def test_a_saved_job_is_told_what_the_database_made_of_it() -> None:
+def test_saved_job_has_the_values_that_the_database_filled_in() -> None:
     job = Job(task=ECHO)
     job.save()
     stored = Job.objects.get()
@@ -272,29 +222,29 @@ def test_a_saved_job_is_told_what_the_database_made_of_it() -> None:
     assert (job._state.adding, job._state.db) == (False, "default")
 
 
-def test_who_listens_to_saves_hears_of_jobs() -> None:
+def test_save_signals_are_sent_for_jobs() -> None:
     heard: list[dict[str, Any]] = []
 
-    def listen(**told: Any) -> None:
-        heard.append(told | {"adding": told["instance"]._state.adding})
+    def listen(**details: Any) -> None:
+        heard.append(details | {"adding": details["instance"]._state.adding})
 
     for hook in (pre_save, post_save):
         hook.connect(listen, sender=Job)
     try:
         plain, other = Job(task=ECHO), Job(task=ECHO, published_at=timezone.now())
         plain.save()
-        other.save()  # Django's own way
+        other.save()  # through Model.save()
     finally:
         for hook in (pre_save, post_save):
             hook.disconnect(listen, sender=Job)
 
     ours, theirs = heard[:2], heard[2:]
-    assert [told["adding"] for told in ours] == [True, False]
-    assert [told | {"instance": other} for told in ours] == theirs
+    assert [details["adding"] for details in ours] == [True, False]
+    assert [details | {"instance": other} for details in ours] == theirs
 
 
-def test_a_new_job_may_say_what_others_do_not(admin_user: User) -> None:
-    """An import of history, say, or a form that knows who fills it in."""
+def test_new_job_may_state_what_others_leave_open(admin_user: User) -> None:
+    """For example an import of old jobs, or a form that knows its user."""
     long_ago = datetime(2001, 2, 3, tzinfo=UTC)
     old = Job(task=ECHO, created_at=long_ago, error="once upon a time")
     mine = Job(task=ECHO, created_by=admin_user)
@@ -309,7 +259,7 @@ def test_a_new_job_may_say_what_others_do_not(admin_user: User) -> None:
         Job(task=ECHO, created_by=User(username="nobody")).save()
 
 
-def test_a_save_that_the_database_refuses_spoils_its_transaction(
+def test_save_that_the_database_refuses_breaks_its_transaction(
     make_job: MakeJob,
 ) -> None:
     taken = make_job().id
@@ -322,18 +272,9 @@ def test_a_save_that_the_database_refuses_spoils_its_transaction(
         transaction.set_rollback(True)
 
 
-def test_ids_differ_in_forked_processes_and_after_a_seed() -> None:
-    ids = {uuid7()}
-    for _ in range(20):
-        random.seed(1)
-        with multiprocessing.get_context("fork").Pool(1) as pool:
-            ids |= {pool.apply(uuid7), uuid7()}
-
-    assert len({each.int % 2**62 for each in ids}) == 41
-
-
+@ONLY_FAST
 @pytest.mark.django_db(transaction=True)
-def test_a_rolled_back_save_leaves_no_row_and_wakes_nobody() -> None:
+def test_rolled_back_save_leaves_no_row_and_sends_no_signal() -> None:
     woken: list[Any] = []
     listener = lambda **kwargs: woken.append(kwargs)  # noqa: E731
     signals.runnable.connect(listener)
@@ -353,7 +294,7 @@ def test_a_rolled_back_save_leaves_no_row_and_wakes_nobody() -> None:
         signals.runnable.disconnect(listener)
 
 
-def test_the_same_job_whichever_way_it_is_saved(make_job: MakeJob) -> None:
+def test_every_way_to_enqueue_stores_the_same_job(make_job: MakeJob) -> None:
     saved = make_job("jobs.tasks.simulate_work", "Hello")
     result = simulate_work.enqueue("Hello")
     (bulk_id,) = Job.objects.enqueue_many(
@@ -363,53 +304,3 @@ def test_the_same_job_whichever_way_it_is_saved(make_job: MakeJob) -> None:
     enqueued, bulk = Job.objects.get(pk=UUID(result.id)), Job.objects.get(pk=bulk_id)
     for name in ("task", "args", "kwargs", "queue", "priority", "status"):
         assert getattr(saved, name) == getattr(enqueued, name) == getattr(bulk, name)
-
-
-def test_a_waiting_job_says_what_it_waits_for(make_job: MakeJob, settings: Any) -> None:
-    now, later = make_job(), make_job(run_after=timezone.now() + timedelta(hours=1))
-    again = make_job(run_after=timezone.now() + timedelta(hours=1))
-    again.attempt = 1
-
-    phases = [now.phase, later.phase, again.phase]
-    settings.JOBS = {"RABBITMQ_URL": "amqp://guest:guest@127.0.0.1/"}
-    phases.append(now.phase)
-    now.published_at = timezone.now()
-    phases.append(now.phase)
-
-    assert phases == [
-        Phase.QUEUED,
-        Phase.SCHEDULED,
-        Phase.RETRYING,
-        Phase.UNPUBLISHED,
-        Phase.QUEUED,
-    ]
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(
-    "value",
-    [
-        0,
-        -(2**63),
-        True,
-        1.5,
-        "",
-        'é "\\" \n',
-        [],
-        [1, "two", 'th"ree'],
-        (1, "two"),
-        [1, None],
-        [True, False],
-        [[1], {"two": 2}],
-        {},
-        {"one": [1, "é"]},
-    ],
-    ids=repr,
-)
-def test_what_is_written_at_a_glance_is_what_json_would_write(value: object) -> None:
-    assert values.as_json(value) == json.dumps(value)
-
-
-@pytest.mark.once
-def test_no_value_is_written_as_nothing() -> None:
-    assert values.as_json(None) is None
