@@ -162,7 +162,7 @@ class Dispatcher:
             chosen.hand(claims)
         except OSError:
             self._kill(chosen)
-        crashpoints.reach("job_handed_out")
+        crashpoints.reach("job_dispatched")
 
     def _recall(self, busy: ChildHandle) -> None:
         try:

@@ -447,7 +447,7 @@ class Supervisor:
             how = f"its process exited with code {ended.code}"
         if dead.running:
             logger.warning("child %d: %s", ended.pid, how)
-        crashpoints.reach("child_buried")
+        crashpoints.reach("child_reaped")
         now = time.monotonic()
         for running in dead.running.values():
             if running.number > ended.begun:

@@ -1,11 +1,15 @@
-"""Every gap between two durable steps: end or stop a process there, and nothing is amiss.
+"""Every gap between two durable steps: a process that fails there loses and doubles nothing.
 
-Many gaps at once: each has a queue, jobs and an armed process of its own. Once every process
-has met its fate, one worker that is well finds what they left behind.
+Many gaps are tried at once: each has a queue, jobs and an armed process of its own. Once
+every armed process has failed, a healthy worker finishes what they left behind.
+
+`make test` tries every point in one way on each database, `make faults` in every way and
+over both transports.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -16,11 +20,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from django.contrib.auth.models import Group
+from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -30,7 +36,6 @@ from jobs.models import Job, Queue, Worker
 from jobs.statuses import FINISHED, Status
 from tests.conftest import (
     ROOT,
-    Broker,
     MakeJob,
     Site,
     a_moment_ago,
@@ -38,14 +43,65 @@ from tests.conftest import (
     eventually,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
 SAMPLE = "tests.sample.tasks"
 LEASE = 2
 LONG_AGO = timezone.now() - timedelta(days=30)
 
 #: What happens there. "cut" freezes the process, resets its connections and wakes it.
 ACTIONS = ("kill", "stop", "raise", "cut")
+
+#: A worker gets there only if a broker carries its jobs.
+OF_THE_BROKER = frozenset(
+    point
+    for point in crashpoints.NAMES
+    if point.startswith("relay") or point in ("save_after_commit", "hint_received")
+)
+
+
+def covering(shift: int) -> dict[str, str]:
+    """One action for each crash point, so that all actions occur about as often.
+
+    With another `shift` every point has another action.
+    """
+    return {
+        point: ACTIONS[(number + shift) % len(ACTIONS)]
+        for number, point in enumerate(crashpoints.NAMES)
+    }
+
+
+def selections() -> list[Any]:
+    """Each case: the transport, and the actions by crash point that one test tries."""
+    if not os.environ.get("FAULTS"):
+        shift = ("sqlite", "postgresql").index(connection.vendor)
+        return [pytest.param("rabbitmq", covering(shift), id="covering")]
+    return [
+        pytest.param(
+            transport,
+            {
+                point: action
+                for point in crashpoints.NAMES
+                if transport == "rabbitmq" or point not in OF_THE_BROKER
+            },
+            id=f"{transport}-{action}",
+        )
+        for transport in ("rabbitmq", "database")
+        for action in ACTIONS
+    ]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_covering_selection_has_every_point_and_every_action_often(
+    shift: int,
+) -> None:
+    actions = covering(shift)
+
+    assert actions.keys() == set(crashpoints.NAMES)
+    assert min(Counter(actions.values())[action] for action in ACTIONS) >= 5
+
+
+def test_each_database_tries_other_actions() -> None:
+    assert all(covering(0)[point] != covering(1)[point] for point in crashpoints.NAMES)
 
 
 @dataclass
@@ -93,7 +149,7 @@ class Gap:
             queue=self.queue,
             max_attempts=5,
         )
-        if self.point == "child_buried":
+        if self.point == "child_reaped":
             mark = str(self.directory / "died")
             make_job(f"{SAMPLE}.die_once", mark, queue=self.queue)
         if self.point.startswith("prune"):
@@ -120,7 +176,7 @@ class Gap:
             )
 
     def meet(self) -> None:
-        """Wait until it is there; if it froze, let it be for a while, and wake it."""
+        """Wait until it is there. If it froze, leave it frozen for a while, and wake it."""
         deadline = time.monotonic() + 90
         while not self.is_reached and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -172,12 +228,6 @@ def somebody(lease_until: datetime) -> Worker:
     return Worker.objects.create(host="host", pid=1, slots=1, lease_until=lease_until)
 
 
-@pytest.fixture
-def no_publishing_here(broker: Broker, settings: Settings) -> None:
-    """Only workers publish: or none of theirs would ever find a row to publish."""
-    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": LEASE, "PUBLISH_ON_SAVE": False}
-
-
 def finished_long_ago(jobs: list[Job]) -> None:
     soon = timezone.now() + timedelta(minutes=1)
     claims = lifecycle.claim([job.pk for job in jobs], somebody(soon).pk)
@@ -188,22 +238,29 @@ def finished_long_ago(jobs: list[Job]) -> None:
     )
 
 
-@pytest.mark.usefixtures("no_publishing_here")
-@pytest.mark.parametrize("action", ACTIONS)
-def test_whatever_happens_between_two_steps_nothing_is_lost_and_nothing_twice(
-    make_job: MakeJob, site: Site, broker: Broker, action: str
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("transport", "actions"), selections(), indirect=["transport"])
+def test_a_failure_between_two_steps_loses_nothing_and_doubles_nothing(
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    make_job: MakeJob,
+    site: Site,
+    transport: str,
+    actions: dict[str, str],
 ) -> None:
-    gaps = [Gap(point, action, site) for point in crashpoints.NAMES]
+    # Only workers publish: otherwise none of them would ever find a row to publish.
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": LEASE, "PUBLISH_ON_SAVE": False}
+    gaps = [Gap(point, action, site) for point, action in actions.items()]
     try:
-        # Who looks for orphans, or for rows to publish, leaves none to the others: one that
-        # is to find some is by itself.
+        # A process that looks for orphans, or for rows to publish, leaves none to others.
+        # One that is to find some runs alone.
         lonely = [gap for gap in gaps if gap.point.startswith(("rescue", "relay"))]
         rest = [gap for gap in gaps if gap not in lonely]
         for some in (*([gap] for gap in lonely), rest[::2], rest[1::2]):
             for gap in some:
                 gap.bait(make_job)
                 gap.start()
-            meet_their_fate(some, make_job)
+            fail_at_their_points(some, make_job)
             # Each worker has four connections, and a PostgreSQL by default a hundred in all.
             for gap in some:
                 gap.dismiss()
@@ -216,11 +273,13 @@ def test_whatever_happens_between_two_steps_nothing_is_lost_and_nothing_twice(
         # What was frozen is awake by now, and has had its chance to do harm.
         time.sleep(LEASE)
         accounts_are_in_order(gaps)
-        queues = Queue.objects.names()
-        eventually(
-            lambda: not any(broker.count(queue) for queue in queues),
-            what="no hint is left",
-        )
+        if transport == "rabbitmq":
+            broker = request.getfixturevalue("broker")
+            queues = Queue.objects.names()
+            eventually(
+                lambda: not any(broker.count(queue) for queue in queues),
+                what="no hint is left",
+            )
         assert site.run("prunejobs").returncode == 0
         assert not Job.objects.filter(finished_at=LONG_AGO).exists()
     finally:
@@ -228,14 +287,14 @@ def test_whatever_happens_between_two_steps_nothing_is_lost_and_nothing_twice(
             gap.end()
 
 
-def meet_their_fate(gaps: list[Gap], make_job: MakeJob) -> None:
-    """Wait until every armed process got to its point, and what is frozen there is woken."""
-    # By a thread: on SQLite somebody may be frozen who keeps us, too, from saving a job.
+def fail_at_their_points(gaps: list[Gap], make_job: MakeJob) -> None:
+    """Wait until every armed process has failed, and those that froze are awake again."""
+    # Threads wake them: on SQLite a frozen process may keep us from saving a job.
     wakers = ThreadPoolExecutor(len(gaps))
-    fates = [wakers.submit(gap.meet) for gap in gaps]
+    failures = [wakers.submit(gap.meet) for gap in gaps]
     wakers.shutdown(wait=False)
-    while wait(fates, timeout=3).not_done:
-        # Somebody else's relay was faster, or published all that there was.
+    while wait(failures, timeout=3).not_done:
+        # Another relay was faster, or published all that there was.
         for gap in gaps:
             if not gap.is_reached:
                 gap.bait(make_job)
