@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
 
-from devtools.suite.reruns import Reruns
+from devtools.suite.reruns import Reruns, test_id
 
 #: Seconds from one line of progress to the next.
 INTERVAL = 15
@@ -50,8 +49,8 @@ class Progress:
         self._result = result
         self._reruns = reruns
         self._total = 0
-        self._ended = 0
-        self._counts: Counter[str] = Counter()
+        self._ended: set[str] = set()
+        self._counts = {"passed": 0, "failed": 0, "skipped": 0}
         self._written_at = time.monotonic()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -69,32 +68,31 @@ class Progress:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self._counts["failed"] += 1
-            self._write(f"FAILED {report.nodeid} ({report.when})")
+            self._write(f"FAILED {test_id(report)} ({report.when})")
         elif report.skipped:
             self._counts["skipped"] += 1
         elif report.when == "call" and report.passed:
             self._counts["passed"] += 1
         elif str(report.outcome) == "rerun":
-            self._write(f"REPEATED {report.nodeid} ({report.when})")
+            self._write(f"REPEATED {test_id(report)} ({report.when})")
 
-    def pytest_runtest_logfinish(self) -> None:
-        self._ended += 1
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._ended.add(nodeid)  # again when a test is repeated
         if time.monotonic() > self._written_at + INTERVAL:
             self._write_progress()
 
     def pytest_sessionfinish(self) -> None:
         self._write_progress()
-        Result(
-            passed=self._counts["passed"],
-            failed=self._counts["failed"],
-            skipped=self._counts["skipped"],
-            repeated=self._reruns.passed,
-        ).save(self._result)
+        Result(**self._counts, repeated=self._reruns.passed).save(self._result)
 
     def _write_progress(self) -> None:
         self._written_at = time.monotonic()
-        share = 100 * self._ended // self._total if self._total else 100
-        counts = ", ".join(f"{count} {name}" for name, count in self._counts.items())
+        share = 100 * len(self._ended) // max(self._total, 1)
+        counts = ", ".join(
+            f"{count} {name}"
+            for name, count in self._counts.items()
+            if count or name == "passed"
+        )
         self._write(f"{share:3} %  {counts}")
 
     def _write(self, text: str) -> None:

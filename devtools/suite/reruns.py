@@ -30,11 +30,11 @@ class Reruns:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if str(report.outcome) == "rerun":
-            self._failures.setdefault(report.nodeid, _first_line(report))
+            self._failures.setdefault(test_id(report), _first_line(report))
         elif report.when == "call" and report.passed:
-            self._passed.add(report.nodeid)
+            self._passed.add(test_id(report))
         elif report.failed:
-            self._passed.discard(report.nodeid)
+            self._passed.discard(test_id(report))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -48,6 +48,12 @@ class Reruns:
             terminalreporter.section(HEADING, yellow=True, bold=True)
             for test, error in self.passed.items():
                 terminalreporter.write_line(f"{test}\n    {error}")
+
+
+def test_id(report: pytest.TestReport) -> str:
+    """The test's id, without the group that pytest-xdist appends to it."""
+    test, at, group = report.nodeid.rpartition("@")
+    return test if at and "]" not in group else report.nodeid
 
 
 def _first_line(report: pytest.TestReport) -> str:
