@@ -10,6 +10,7 @@ from typing import Any
 
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
+from django.utils.translation import gettext as _
 
 from jobs.compat import Task
 from jobs.errors import ConfigurationError, InvalidJob, UnknownTask
@@ -41,7 +42,7 @@ def find(path: Any) -> Task:
     """The task with this dotted path. Raises UnknownTask that lists the known tasks."""
     task = tasks().get(path) if isinstance(path, str) else None
     if task is None:
-        raise UnknownTask("task", f"there is no task {path!r:.200} ({_known()})")
+        raise UnknownTask("task", _unknown(path))
     return task
 
 
@@ -53,10 +54,16 @@ def complete(name: str) -> Task:
     matches = [path for path in tasks() if path == name or path.endswith(f".{name}")]
     if len(matches) > 1:
         raise InvalidJob(
-            "task", f"several tasks are named {name!r}: {', '.join(matches)}"
+            "task",
+            _("several tasks are named %(name)s: %(tasks)s")
+            % {"name": repr(name), "tasks": ", ".join(matches)},
         )
     return find(matches[0] if matches else name)
 
 
-def _known() -> str:
-    return f"known: {', '.join(tasks())}" if tasks() else "no app has a tasks module"
+def _unknown(path: Any) -> str:
+    if not tasks():
+        text = _("there is no task %(name)s (no app has a tasks module)")
+    else:
+        text = _("there is no task %(name)s (known: %(tasks)s)")
+    return text % {"name": f"{path!r:.200}", "tasks": ", ".join(tasks())}

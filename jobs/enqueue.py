@@ -22,6 +22,7 @@ from django.core.exceptions import ValidationError
 from django.db import connections, router, transaction
 from django.db.models.expressions import DatabaseDefault
 from django.db.models.signals import post_save, pre_save
+from django.utils.translation import gettext as _
 
 from jobs import discovery, signals, signatures, sql, values
 from jobs.errors import InvalidJob
@@ -90,7 +91,9 @@ def _check_run_after(job: NewJob) -> None:
 def _check_status(job: NewJob) -> None:
     if job.status != Status.QUEUED:
         raise InvalidJob(
-            "status", f"status is {job.status!r}, and a new job is always queued"
+            "status",
+            _("status is %(value)s, and a new job is always queued")
+            % {"value": repr(job.status)},
         )
 
 

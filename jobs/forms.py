@@ -59,7 +59,7 @@ class JSONText(forms.JSONField):
             ) from None
         # Checked here and not only later: what comes next is recursive, and would fail on
         # a value that is too deep.
-        if problem := next(values.json_problems(parsed, self.name), None):
+        if problem := values.json_problem(parsed, self.name):
             raise ValidationError(problem)
         return parsed
 

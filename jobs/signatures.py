@@ -11,6 +11,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from jobs.compat import Task
 from jobs.errors import InvalidJob
 
@@ -52,7 +54,13 @@ def check_call(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> No
         for argument in values:
             if not _fits(parameter.annotation, type(argument), argument):
                 raise InvalidJob(
-                    "args", f"{task.name}{signature}: {name} cannot be {argument!r:.60}"
+                    "args",
+                    _("%(call)s: %(name)s cannot be %(value)s")
+                    % {
+                        "call": f"{task.name}{signature}",
+                        "name": name,
+                        "value": f"{argument!r:.60}",
+                    },
                 )
 
 

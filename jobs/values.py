@@ -7,11 +7,12 @@ silently turn `{1: …}` into `{"1": …}`. Here each of these has one answer.
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from jobs.errors import InvalidJob
 
@@ -34,23 +35,37 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def check_arguments(args: Any, kwargs: Any) -> None:
     """Raise InvalidJob for what JSON or one of the databases would change or refuse."""
     if not isinstance(args, list | tuple):
-        raise InvalidJob("args", f"args is {_short(args)}, and must be a list")
+        raise InvalidJob(
+            "args", _("args is %(value)s, and must be a list") % _value(args)
+        )
     if not isinstance(kwargs, dict):
-        raise InvalidJob("kwargs", f"kwargs is {_short(kwargs)}, and must be an object")
+        raise InvalidJob(
+            "kwargs", _("kwargs is %(value)s, and must be an object") % _value(kwargs)
+        )
     if kwargs or not all(map(_is_plain, args)):
         for field, value in (("args", list(args)), ("kwargs", kwargs)):
-            for sentence in json_problems(value, field):
-                raise InvalidJob(field, sentence)
-    if too_large := size_problem([args, kwargs], "the arguments"):
-        raise InvalidJob("args", too_large)
+            if problem := json_problem(value, field):
+                raise InvalidJob(field, problem)
+    if too_large := _too_large([args, kwargs]):
+        raise InvalidJob(
+            "args",
+            _(
+                "the arguments: %(size)s bytes of JSON, where %(limit)s are allowed; "
+                "keep large data elsewhere, and pass where it is"
+            )
+            % too_large,
+        )
 
 
 def check_queue(name: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidJob(
             "queue",
-            f"queue is {_short(name)}, and must be 1 to 64 letters, digits, dots, "
-            "dashes or underscores, beginning with a letter or digit",
+            _(
+                "queue is %(value)s, and must be 1 to 64 letters, digits, dots, "
+                "dashes or underscores, beginning with a letter or digit"
+            )
+            % _value(name),
         )
 
 
@@ -62,8 +77,11 @@ def check_priority(priority: Any) -> None:
     ):
         raise InvalidJob(
             "priority",
-            f"priority is {_short(priority)}, and must be a whole number "
-            f"from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}",
+            _(
+                "priority is %(value)s, and must be a whole number from %(lowest)d to "
+                "%(highest)d"
+            )
+            % _value(priority, lowest=LOWEST_PRIORITY, highest=HIGHEST_PRIORITY),
         )
 
 
@@ -75,19 +93,26 @@ def check_max_attempts(number: Any) -> None:
     ):
         raise InvalidJob(
             "max_attempts",
-            f"max_attempts is {_short(number)}, and must be a whole number "
-            f"from 1 to {MAX_ATTEMPTS}",
+            _(
+                "max_attempts is %(value)s, and must be a whole number from 1 to "
+                "%(highest)d"
+            )
+            % _value(number, highest=MAX_ATTEMPTS),
         )
 
 
 def check_result(result: Any) -> None:
     """Raise ValueError for a result that not every database could hold."""
-    problem = None
-    if not _is_plain(result):
-        problem = next(json_problems(result, "the result"), None)
-    problem = problem or size_problem(result, "the result")
-    if problem:
+    if not _is_plain(result) and (problem := json_problem(result, "the result")):
         raise ValueError(problem)
+    if too_large := _too_large(result):
+        raise ValueError(
+            _(
+                "the result: %(size)s bytes of JSON, where %(limit)s are allowed; "
+                "keep large data elsewhere, and return where it is"
+            )
+            % too_large
+        )
 
 
 def check_timeout(seconds: Any) -> None:
@@ -98,26 +123,33 @@ def check_timeout(seconds: Any) -> None:
     ):
         raise InvalidJob(
             "timeout",
-            f"timeout is {_short(seconds)}, and must be a whole number of seconds "
-            f"from 1 to {LONGEST_TIMEOUT} (30 days), or None for no limit",
+            _(
+                "timeout is %(value)s, and must be a whole number of seconds from 1 to "
+                "%(highest)d (30 days), or None for no limit"
+            )
+            % _value(seconds, highest=LONGEST_TIMEOUT),
         )
 
 
 def check_run_after(moment: Any) -> None:
     if not isinstance(moment, datetime):
         raise InvalidJob(
-            "run_after", f"run_after is {_short(moment)}, and must be a date and time"
+            "run_after",
+            _("run_after is %(value)s, and must be a date and time") % _value(moment),
         )
     if timezone.is_naive(moment):
         raise InvalidJob(
-            "run_after", f"run_after is {moment.isoformat()}, and needs a time zone"
+            "run_after",
+            _("run_after is %(value)s, and needs a time zone")
+            % {"value": moment.isoformat()},
         )
     # The years first: near the calendar's ends the subtraction itself would overflow.
     now = timezone.now()
     if abs(moment.year - now.year) > 11 or abs(moment - now) > FARTHEST:
         raise InvalidJob(
             "run_after",
-            f"run_after is {moment.isoformat()}, and must be within ten years of now",
+            _("run_after is %(value)s, and must be within ten years of now")
+            % {"value": moment.isoformat()},
         )
 
 
@@ -138,39 +170,73 @@ def as_json(value: Any) -> str | None:
     return _encode(value)
 
 
-def json_problems(value: Any, path: str, depth: int = 0) -> Iterator[str]:
-    """Yield a sentence for whatever in `value` is not JSON that every database keeps.
+def json_problem(value: Any, path: str, depth: int = 0) -> str | None:
+    """A sentence for the first thing in `value` that is not JSON which every database keeps.
 
-    `path` names the value in these sentences.
+    `path` names the value in this sentence.
     """
     if depth > MAX_DEPTH:
-        yield f"{path[:80]} is nested more than {MAX_DEPTH} deep"
-    elif value is None or isinstance(value, bool):
-        pass
-    elif isinstance(value, str):
-        yield from _text_problems(value, path)
-    elif isinstance(value, int):
+        return _("%(path)s is nested more than %(limit)d deep") % {
+            "path": path[:80],
+            "limit": MAX_DEPTH,
+        }
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if (depth == MAX_DEPTH or not _is_plain(item)) and (
+                problem := json_problem(item, f"{path}[{index}]", depth + 1)
+            ):
+                return problem
+        return None
+    if isinstance(value, dict):
+        for key, item in value.items():
+            problem = _key_problem(key, path)
+            problem = problem or json_problem(item, f"{path}.{key}", depth + 1)
+            if problem:
+                return problem
+        return None
+    return _scalar_problem(value, path)
+
+
+def _scalar_problem(value: Any, path: str) -> str | None:
+    place = {"path": path}
+    if isinstance(value, str):
+        if "\0" in value:
+            text = _("%(path)s contains a NUL character, which PostgreSQL cannot store")
+            return text % place
+        if _has_surrogates(value):
+            text = _("%(path)s contains half of a surrogate pair, which is not text")
+            return text % place
+    elif isinstance(value, int):  # a bool is a small one
         if not -(2**63) <= value < 2**63:
-            yield f"{path} is a whole number of more than 64 bits"
+            return _("%(path)s is a whole number of more than 64 bits") % place
     elif isinstance(value, float):
         if not math.isfinite(value):
-            yield f"{path} is {value}, which JSON cannot hold"
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            if depth == MAX_DEPTH or not _is_plain(item):
-                yield from json_problems(item, f"{path}[{index}]", depth + 1)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                yield f"{path} has the key {_short(key)}, and keys must be text"
-                continue
-            yield from _text_problems(key, f"a key of {path}")
-            yield from json_problems(item, f"{path}.{key}", depth + 1)
-    else:
-        yield (
-            f"{path} is a {type(value).__name__}, which is not JSON: pass text, numbers, "
-            "true, false, null, lists and objects"
+            text = _("%(path)s is %(value)s, which JSON cannot hold")
+            return text % {"path": path, "value": value}
+    elif value is not None:
+        text = _(
+            "%(path)s is a %(type)s, which is not JSON: pass text, numbers, true, false, "
+            "null, lists and objects"
         )
+        return text % {"path": path, "type": type(value).__name__}
+    return None
+
+
+def _key_problem(key: Any, path: str) -> str | None:
+    if not isinstance(key, str):
+        text = _("%(path)s has the key %(key)s, and keys must be text")
+        return text % {"path": path, "key": _short(key)}
+    if "\0" in key:
+        text = _(
+            "a key of %(path)s contains a NUL character, which PostgreSQL cannot store"
+        )
+        return text % {"path": path}
+    if _has_surrogates(key):
+        text = _(
+            "a key of %(path)s contains half of a surrogate pair, which is not text"
+        )
+        return text % {"path": path}
+    return None
 
 
 def _is_plain(value: Any) -> bool:
@@ -182,18 +248,15 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def size_problem(value: Any, name: str) -> str | None:
-    """A sentence if `value` is larger than a job may hold."""
+def _too_large(value: Any) -> dict[str, str] | None:
+    """For a message: the size and the limit, in bytes, if it is over the limit."""
     # One character of its repr is at most twelve bytes of JSON.
     if len(repr(value)) * 12 <= MAX_JSON_BYTES:
         return None
     size = len(json.dumps(value))
     if size <= MAX_JSON_BYTES:
         return None
-    return (
-        f"{name}: {size:,} bytes of JSON, where {MAX_JSON_BYTES:,} are allowed; "
-        "keep large data elsewhere, and pass where it is"
-    )
+    return {"size": f"{size:,}", "limit": f"{MAX_JSON_BYTES:,}"}
 
 
 def printable(text: str) -> str:
@@ -207,13 +270,17 @@ def printable(text: str) -> str:
     return text
 
 
-def _text_problems(text: str, path: str) -> Iterator[str]:
-    if "\0" in text:
-        yield f"{path} contains a NUL character, which PostgreSQL cannot store"
+def _has_surrogates(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        yield f"{path} contains half of a surrogate pair, which is not text"
+        return True
+    return False
+
+
+def _value(value: Any, **others: int) -> dict[str, Any]:
+    """What a message about this value shows."""
+    return {"value": _short(value), **others}
 
 
 def _short(value: Any) -> str:

@@ -189,3 +189,32 @@ def test_what_an_action_did_is_said_in_whole_messages(
 
     (report,) = re.findall(r'<li class="success">(.*?)</li>', page.content.decode())
     assert re.fullmatch(r"⟦\d+ [^⟦⟧]*⟧( ⟦\d+ [^⟦⟧]*⟧)+", report)
+
+
+REFUSED = {
+    "task": ["nope"],
+    "args": ["{}", "[1e999]", '["a\\u0000b"]', f"[{2**64}]", "[" * 99, "["],
+    "kwargs": ["[]", '{"value": NaN}', '{"a\\u0000": 1}', '{"\\ud800": "\\ud800"}'],
+    "queue": ["my queue"],
+    "priority": ["1000"],
+    "max_attempts": ["0"],
+    "timeout": ["0"],
+    "run_after": ["9999-12-31T00:00"],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "typed"),
+    [(field, text) for field, texts in REFUSED.items() for text in texts],
+)
+def test_what_the_form_refuses_is_said_in_one_message(
+    root: Client, bracketed: None, field: str, typed: str
+) -> None:
+    form = {"task": ECHO, "args": "[1]", "priority": 0, "max_attempts": 1}
+
+    page = root.post("/admin/jobs/job/add/", form | {field: typed})
+
+    (sentence,) = re.findall(
+        r'<ul class="errorlist[^>]*><li>(.*?)</li>', page.content.decode()
+    )
+    assert re.fullmatch("⟦[^⟦⟧]*⟧", sentence)
