@@ -41,23 +41,13 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
 
 
-class Relay:
-    """A thread that publishes.
+class Inbox:
+    """What a relay was nudged for. Any thread fills it, the relay's thread empties it."""
 
-    With `poll_seconds` (a worker's) it also looks at the table that often, publishes rows in
-    the moment in which they fall due, and heals. With None (that of a process which saves jobs)
-    it works when nudged, and ends when idle.
-
-    It has sixteen attributes: five of them are what its thread shares with the threads that
-    nudge it, under one lock.
-    """
-
-    def __init__(self, publisher: Publisher, *, poll_seconds: float | None) -> None:
-        self._publisher = publisher
-        self._poll_seconds = poll_seconds
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
         self._lock = threading.Lock()
         self._nudged = threading.Event()
-        self._stopping = threading.Event()
         # Set while nothing that this process knows of is waiting to be published.
         self._flushed = threading.Event()
         self._flushed.set()
@@ -65,18 +55,90 @@ class Relay:
         # unless something went wrong, or they are many.
         self._newborn: list[Hint] = []
         self._must_look = True
+        self._is_closed = False
+
+    def add(self, newborn: Hint | None) -> bool:
+        """False if the relay has ended because it was idle."""
+        with self._lock:
+            if newborn is None or len(self._newborn) >= outbox.BATCH:
+                self._must_look = True
+            else:
+                self._newborn.append(newborn)
+            self._flushed.clear()
+            self._nudged.set()
+            return not self._is_closed
+
+    def take(self) -> tuple[list[Hint], bool]:
+        """The jobs that were added, and whether the table must be looked at."""
+        with self._lock:
+            newborn, self._newborn = self._newborn, []
+            must_look, self._must_look = self._must_look, False
+            return newborn, must_look
+
+    def look_again(self) -> None:
+        with self._lock:
+            self._must_look = True
+
+    def recover(self, queue: str) -> None:
+        """This queue takes hints again: have the table looked at now."""
+        with self._lock:
+            self._breaker.reset(queue)
+            self._must_look = True
+            self._nudged.set()
+
+    def wake(self) -> None:
+        self._nudged.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a nudge that has come since the turn began."""
+        return self._nudged.wait(seconds)
+
+    def begin_turn(self) -> None:
+        self._nudged.clear()
+
+    def end_turn(self) -> None:
+        with self._lock:
+            if self._is_quiet:
+                self._flushed.set()
+
+    def close_if_quiet(self) -> bool:
+        with self._lock:
+            self._is_closed = self._is_quiet
+            return self._is_closed
+
+    def wait_until_flushed(self, timeout: float) -> bool:
+        return self._flushed.wait(timeout)
+
+    @property
+    def _is_quiet(self) -> bool:
+        return not self._nudged.is_set() and not self._breaker.reasons()
+
+
+class Relay:
+    """A thread that publishes.
+
+    With `poll_seconds` (a worker's) it also looks at the table that often, publishes rows in
+    the moment in which they fall due, and heals. With None (that of a process which saves jobs)
+    it works when nudged, and ends when idle.
+    """
+
+    def __init__(self, publisher: Publisher, *, poll_seconds: float | None) -> None:
+        self._publisher = publisher
+        self._poll_seconds = poll_seconds
+        self._stopping = threading.Event()
+        self._breaker = Breaker(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        self._inbox = Inbox(self._breaker)
         # Newborn jobs that the broker has confirmed, and that are not marked yet.
         self._confirmed: list[Hint] = []
         # What the last look has found. Nudges for some of these jobs may come only now.
         self._found: set[str] = set()
         self._burst = BURST
         self._is_burst = False
-        self._breaker = Breaker(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         self._prober = Prober(
             self._breaker,
             self._stopping,
             publish=self._publish_queue,
-            on_recovery=self._on_recovery,
+            on_recovery=self._inbox.recover,
         )
         self._healer = Healer(publisher, self._breaker, self._trip)
         self._thread = threading.Thread(
@@ -91,22 +153,16 @@ class Relay:
 
         Returns at once; False if this relay has ended.
         """
-        with self._lock:
-            if newborn is None or len(self._newborn) >= outbox.BATCH:
-                self._must_look = True
-            else:
-                self._newborn.append(newborn)
-            self._flushed.clear()
-            self._nudged.set()
-            return self._thread.is_alive() and not self._stopping.is_set()
+        is_open = self._inbox.add(newborn)
+        return is_open and self._thread.is_alive() and not self._stopping.is_set()
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything nudged for is confirmed; False if that took too long."""
-        return self._flushed.wait(timeout)
+        return self._inbox.wait_until_flushed(timeout)
 
     def stop(self, timeout: float = 1.0) -> None:
         self._stopping.set()
-        self._nudged.set()
+        self._inbox.wake()
         self._thread.join(timeout)
         self._prober.join(timeout)
 
@@ -117,7 +173,7 @@ class Relay:
         is_troubled = False
         try:
             while not self._stopping.is_set():
-                self._nudged.clear()
+                self._inbox.begin_turn()
                 try:
                     idle_seconds = self._work()
                 except (TransportError, DatabaseError, InterfaceError) as error:
@@ -152,24 +208,20 @@ class Relay:
         else:
             idle_seconds = min(self._publish_due(), self._poll_seconds)
         if self._confirmed and (
-            not self._nudged.wait(MARK_SECONDS) or len(self._confirmed) >= MARK_BATCH
+            not self._inbox.wait(MARK_SECONDS) or len(self._confirmed) >= MARK_BATCH
         ):
             self._mark_confirmed()
         return idle_seconds
 
     def _sleep(self, seconds: float) -> None:
         """Wait for a nudge, at most this long. Ends an idle relay of a saving process."""
-        with self._lock:
-            if not self._nudged.is_set() and not self._breaker.reasons():
-                self._flushed.set()
+        self._inbox.end_turn()
         self._burst = BURST_GOES_ON if self._is_burst else BURST
         if self._is_burst:
             self._stopping.wait(GATHER_SECONDS)
-        self._nudged.wait(seconds)
-        with self._lock:
-            is_idle = not self._nudged.is_set() and not self._breaker.reasons()
-            if self._poll_seconds is None and is_idle:
-                self._stopping.set()
+        self._inbox.wait(seconds)
+        if self._poll_seconds is None and self._inbox.close_if_quiet():
+            self._stopping.set()
 
     def _publish_due(self) -> float:
         """Publish all that is due. Returns the seconds until the next row falls due."""
@@ -184,9 +236,7 @@ class Relay:
 
     def _publish_newborn(self) -> None:
         """Publish what this process was nudged for; look at the table only if need be."""
-        with self._lock:
-            newborn, self._newborn = self._newborn, []
-            must_look, self._must_look = self._must_look, False
+        newborn, must_look = self._inbox.take()
         tripped = self._breaker.reasons()
         hints = [
             hint
@@ -199,7 +249,7 @@ class Relay:
             ):
                 self._publish_all()
         except BaseException:
-            self._must_look = True
+            self._inbox.look_again()
             raise
 
     def _publish_all(self) -> None:
@@ -264,9 +314,8 @@ class Relay:
 
     def _trip(self, queue: str, reason: str, *, restart: bool = False) -> None:
         """One broken queue must not stop the others: leave it to the prober."""
-        with self._lock:
-            warn = self._breaker.trip(queue, reason, restart=restart)
-            self._prober.start()
+        warn = self._breaker.trip(queue, reason, restart=restart)
+        self._prober.start()
         if warn:
             logger.warning(
                 "queue %r does not take its hints (%s): its jobs wait, those of other "
@@ -274,10 +323,3 @@ class Relay:
                 queue,
                 reason,
             )
-
-    def _on_recovery(self, queue: str) -> None:
-        """Called by the prober's thread: the queue takes hints again."""
-        with self._lock:
-            self._breaker.reset(queue)
-            self._must_look = True
-            self._nudged.set()
