@@ -198,7 +198,7 @@ MUTANTS = (
         file="jobs/transports/rabbitmq/consumer.py",
         whole="LOWER_SECONDS = 1.0\n",
         broken="LOWER_SECONDS = 0.0\n",
-        tests=("tests/transports/rabbitmq/test_consumer.py::TestHolding",),
+        tests=("tests/transports/rabbitmq/test_consumer.py::TestPrefetch",),
     ),
     Mutant(
         name="prepare-behind-a-pooler",
@@ -243,7 +243,7 @@ MUTANTS = (
         whole='            cursor.execute(f"NOTIFY {CHANNEL}")\n',
         broken="            pass\n",
         tests=(
-            "tests/transports/test_notifications.py::test_whatever_makes_jobs_runnable_wakes_a_worker",
+            "tests/transports/test_notifications.py::test_every_way_of_making_jobs_runnable_wakes_a_worker",
         ),
         database="postgresql",
     ),
@@ -254,7 +254,7 @@ MUTANTS = (
         broken="            look_again = False\n",
         tests=(
             "tests/transports/test_notifications.py::"
-            "test_what_is_saved_right_after_something_else_is_not_forgotten",
+            "test_job_saved_right_after_a_notification_is_found",
         ),
         database="postgresql",
     ),
@@ -265,7 +265,7 @@ MUTANTS = (
         broken="        pass\n",
         tests=(
             "tests/transports/test_transports.py::"
-            "test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does",
+            "test_claim_does_not_wait_for_the_disk_but_finish_does",
         ),
     ),
     # No hint is lost unnoticed. Healing would hide the first two, as mere slowness: their
@@ -276,7 +276,7 @@ MUTANTS = (
         whole="mandatory=True",
         broken="mandatory=False",
         tests=(
-            "tests/transports/rabbitmq/test_publisher.py::TestPublishing::test_a_deleted_queue_is_declared_again",
+            "tests/transports/rabbitmq/test_publisher.py::TestPublishing::test_deleted_queue_is_declared_again",
         ),
     ),
     Mutant(
@@ -285,7 +285,7 @@ MUTANTS = (
         whole="        receipt = batch.receipt\n",
         broken="        return Receipt(confirmed=list(hints))\n",
         tests=(
-            "tests/transports/rabbitmq/test_publisher.py::TestPublishing::test_a_full_queue_confirms_nothing",
+            "tests/transports/rabbitmq/test_publisher.py::TestPublishing::test_full_queue_refuses_its_hints",
         ),
     ),
     Mutant(
@@ -294,7 +294,7 @@ MUTANTS = (
         whole="            self._healer.heal_if_due()\n",
         broken="            pass\n",
         tests=(
-            "tests/maintenance/test_rescuer.py::TestLostHints::"
+            "tests/relay/test_healer.py::TestLostHints::"
             "test_b13_hints_of_a_purged_queue_are_published_again",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Workers that die, freeze or are cut off, and hints that get lost: every job still runs."""
+"""Workers that die, freeze or are cut off, and their jobs still run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from jobs import lifecycle, outcomes, relay, transports
+from jobs import lifecycle, outcomes
 from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Worker
-from jobs.relay import healer, process
 from tests.conftest import (
     DEADLINE,
-    Broker,
     MakeJob,
     Site,
     ends_as,
@@ -201,70 +199,3 @@ class TestWorkers:
         assert ends_as(job, "succeeded").attempt == 2
         assert "had lapsed" in worker.output
         assert worker.stop() == 0
-
-
-@pytest.fixture
-def eager_healing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(healer, "HEAL_SECONDS", 0.2)
-    monkeypatch.setattr(healer, "STALE", timedelta(seconds=1))
-    monkeypatch.setattr(process, "POLL_SECONDS", 0.2)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("eager_healing")
-class TestLostHints:
-    def test_b13_hints_of_a_purged_queue_are_published_again(
-        self, broker: Broker, make_job: MakeJob
-    ) -> None:
-        looking = relay.poll()
-        for _ in range(5):
-            make_job()
-        eventually(lambda: broker.count() == 5)
-
-        broker.purge()
-
-        # Those that it publishes in two turns may come twice.
-        eventually(lambda: broker.count() >= 5, what="published again")
-        looking.stop()
-
-    def test_b12_hints_of_a_deleted_queue_are_published_again(
-        self, broker: Broker, make_job: MakeJob
-    ) -> None:
-        looking = relay.poll()
-        make_job()
-        eventually(lambda: broker.count() == 1)
-
-        broker.delete("default")
-
-        eventually(lambda: broker.count() == 1, what="published again")
-        looking.stop()
-
-    def test_a_backlog_that_nobody_works_on_is_not_published_twice(
-        self, broker: Broker, make_job: MakeJob
-    ) -> None:
-        looking = relay.poll()
-        jobs = [make_job() for _ in range(5)]
-        eventually(lambda: broker.count() == 5)
-        eventually(lambda: not Job.objects.filter(published_at=None).exists())
-
-        old = jobs[0].created_at - timedelta(hours=1)
-        Job.objects.update(published_at=old)
-        asked = [0]
-        count = looking._publisher.count
-
-        def counted(queue: str) -> int | None:
-            asked[0] += 1
-            return count(queue)
-
-        looking._publisher.count = counted  # type: ignore[method-assign]
-        eventually(lambda: asked[0] >= 3, what="compared three times")
-
-        assert broker.count() == 5
-        assert set(Job.objects.values_list("published_at", flat=True)) == {old}
-        looking.stop()
-
-    def test_a_queue_that_does_not_exist_holds_nothing(self, broker: Broker) -> None:
-        publisher = transports.publisher()
-
-        assert publisher.count("never-declared") == 0
-        publisher.close()

@@ -1,4 +1,4 @@
-"""The relay: what is saved is published, also when the broker was away meanwhile."""
+"""The relay: saved jobs are published, also when the broker was away meanwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.mark.django_db(transaction=True)
 class TestRelay:
-    def test_a_committed_job_is_published_in_the_background(
+    def test_committed_job_is_published_in_the_background(
         self, broker: Broker, make_job: MakeJob
     ) -> None:
         job = make_job()
@@ -33,7 +33,7 @@ class TestRelay:
         assert job.published_at is not None
         assert broker.count() == 1
 
-    def test_what_is_due_later_is_not_published_yet(
+    def test_job_that_is_due_later_is_not_published_yet(
         self, broker: Broker, make_job: MakeJob
     ) -> None:
         later = make_job(run_after=timezone.now() + timedelta(hours=1))
@@ -55,10 +55,10 @@ class TestRelay:
         assert {*threading.enumerate()} <= before
         assert job.published_at is None
 
-    def test_a_job_that_ran_before_it_was_marked_is_published_again_after_a_retry(
+    def test_job_that_ran_before_it_was_marked_is_published_again_after_a_retry(
         self, broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The mark of the first hint must not pass for the hint of the retry."""
+        """The first hint must not mark the row of the retry, which needs a hint of its own."""
         job = make_job()
         assert relay_flushes()
         Job.objects.filter(pk=job.pk).update(published_at=None)
@@ -80,11 +80,11 @@ class TestRelay:
         assert job.published_at is None
         publisher.close()
 
-    def test_a_job_that_was_just_saved_is_published_without_looking_for_it(
+    def test_newborn_job_is_published_without_a_look_at_the_table(
         self, broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_job()
-        assert relay_flushes()  # a relay's first look is at the table
+        assert relay_flushes()  # a relay first looks at the table
         looks: list[bool] = []
         monkeypatch.setattr(
             relay.Relay, "_publish_all", lambda self: looks.append(True)
@@ -98,30 +98,32 @@ class TestRelay:
         assert broker.count() == 2
         assert not looks
 
-        make_job(run_after=timezone.now() - HOUR)  # not now: it may be any time
+        make_job(run_after=timezone.now() - HOUR)  # it may have been due for any time
 
         assert relay_flushes()
         assert looks
 
-    def test_a_relay_that_is_told_of_what_it_found_by_looking_publishes_it_once(
+    def test_job_that_was_found_before_its_nudge_is_published_once(
         self, broker: Broker, make_job: MakeJob, settings: Any
     ) -> None:
         settings.JOBS = settings.JOBS | {"PUBLISH_ON_SAVE": False}
         job = make_job()
         publisher = transports.publisher()
-        looking = relay.Relay(publisher, poll_seconds=None)
-        looking._publish_newborn()
+        relay_under_test = relay.Relay(publisher, poll_seconds=None)
+        relay_under_test._publish_newborn()
 
-        looking.nudge(Hint(job_id=str(job.pk), queue=job.queue, priority=job.priority))
-        looking._publish_newborn()
+        relay_under_test.nudge(
+            Hint(job_id=str(job.pk), queue=job.queue, priority=job.priority)
+        )
+        relay_under_test._publish_newborn()
 
         publisher.close()
         assert broker.count() == 1
 
-    def test_a_newborn_job_that_is_put_back_before_it_is_marked_is_not_marked(
+    def test_newborn_job_that_was_requeued_before_the_mark_is_not_marked(
         self, broker: Broker, make_job: MakeJob
     ) -> None:
-        """It waits for a hint of its own, at its later time."""
+        """It falls due later, and needs a hint of its own then."""
         job = make_job()
         assert relay_flushes()
         Job.objects.filter(pk=job.pk).update(
@@ -133,7 +135,7 @@ class TestRelay:
         job.refresh_from_db()
         assert job.published_at is None
 
-    def test_d13_a_hundred_thousand_jobs_are_one_commit_and_published_behind_it(
+    def test_d13_hundred_thousand_jobs_of_one_commit_are_published(
         self, broker: Broker
     ) -> None:
         Job.objects.enqueue_many(
@@ -148,15 +150,15 @@ class TestRelay:
 
 
 def relay_flushes() -> bool:
-    mine = relay.current()
-    assert mine is not None
-    return mine.flush(DEADLINE)
+    running = relay.current()
+    assert running is not None
+    return running.flush(DEADLINE)
 
 
 @pytest.mark.once
 @pytest.mark.django_db(transaction=True)
-class TestAwayAndBack:
-    """With a broker of our own, which is stopped, killed and frozen."""
+class TestBrokerAway:
+    """The test starts a broker of its own, which is stopped and frozen."""
 
     def test_b1_jobs_saved_while_the_broker_is_away_are_published_when_it_is_back(
         self, own_broker: Broker, node: services.RabbitMQNode, make_job: MakeJob
@@ -172,10 +174,10 @@ class TestAwayAndBack:
         )
         assert own_broker.count() == 20
 
-    def test_b1_saving_is_as_fast_while_the_broker_is_away(
+    def test_b1_saving_does_not_wait_for_a_broker_that_is_away(
         self, own_broker: Broker, node: services.RabbitMQNode, make_job: MakeJob
     ) -> None:
-        """Nothing in a save waits for the broker: not one takes as long as a time-out."""
+        """No save takes as long as a timeout."""
         node.stop()
         try:
             durations = []
@@ -188,7 +190,7 @@ class TestAwayAndBack:
 
         assert max(durations) < timeouts.CONNECT_SECONDS
 
-    def test_b4_a_frozen_broker_holds_up_nobody(
+    def test_b4_frozen_broker_delays_no_save(
         self,
         own_broker: Broker,
         node: services.RabbitMQNode,

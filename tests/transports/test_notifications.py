@@ -1,4 +1,4 @@
-"""The table as the queue: a worker notices at once what it would find in a while anyway."""
+"""Notifications: a worker learns at once of what it would find later anyway."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ ECHO = f"{SAMPLE}.echo"
 
 
 @pytest.fixture
-def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is found by looking at the table now and then."""
+def rare_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker finds nothing by polling the table."""
     monkeypatch.setattr(database, "POLL_SECONDS", 3600.0)
     monkeypatch.setattr(database, "DEAF_POLL_SECONDS", 3600.0)
 
 
 @pytest.fixture
-def attentive(rarely: None) -> Iterator[SimpleNamespace]:
-    """A consumer that has looked, found nothing, and waits to be told."""
+def listening(rare_polls: None) -> Iterator[SimpleNamespace]:
+    """A consumer that has looked, found nothing, and waits for a notification."""
     woken = threading.Event()
     consumer = DatabaseConsumer("default", wake=woken.set)
     consumer.consume(["default", "mail"])
@@ -47,16 +47,16 @@ def attentive(rarely: None) -> Iterator[SimpleNamespace]:
     consumer._listener.join(DEADLINE)
 
 
-def is_told(attentive: SimpleNamespace, count: int = 1) -> bool:
-    """Whether it is woken for so many jobs."""
+def is_notified(listening: SimpleNamespace, count: int = 1) -> bool:
+    """Whether it is woken, and finds this many jobs."""
 
     def found() -> bool:
-        assert attentive.woken.wait(DEADLINE), "nobody woke it"
-        attentive.woken.clear()
-        if not attentive.consumer.ready():
+        assert listening.woken.wait(DEADLINE), "it was not woken"
+        listening.woken.clear()
+        if not listening.consumer.ready():
             return False
         with transaction.atomic():
-            return len(attentive.consumer.fetch(count)) == count
+            return len(listening.consumer.fetch(count)) == count
 
     return bool(eventually(found))
 
@@ -95,28 +95,28 @@ def retry(worker: Worker) -> None:
     "make_runnable",
     [save_one_by_one, save_in_one_transaction, enqueue_many, release, retry],
 )
-def test_whatever_makes_jobs_runnable_wakes_a_worker(
-    attentive: SimpleNamespace,
+def test_every_way_of_making_jobs_runnable_wakes_a_worker(
+    listening: SimpleNamespace,
     worker_row: Worker,
     make_runnable: Callable[[Worker], None],
 ) -> None:
     make_runnable(worker_row)
 
-    assert is_told(attentive, 3)
+    assert is_notified(listening, 3)
 
 
-def test_what_is_saved_right_after_something_else_is_not_forgotten(
-    attentive: SimpleNamespace, make_job: MakeJob
+def test_job_saved_right_after_a_notification_is_found(
+    listening: SimpleNamespace, make_job: MakeJob
 ) -> None:
     for _ in range(20):
         make_job()
         make_job()
-        assert is_told(attentive, 2)
+        assert is_notified(listening, 2)
         Job.objects.all().delete()
 
 
 @pytest.mark.postgresql
-def test_a_burst_of_saves_sends_few_notifications(
+def test_burst_of_saves_sends_one_notification(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifications, "NOTIFY_SECONDS", 3600.0)
@@ -126,23 +126,23 @@ def test_a_burst_of_saves_sends_few_notifications(
         for _ in range(5):
             make_job()
 
-    sent = [each["sql"] for each in queries if "NOTIFY" in each["sql"]]
+    sent = [query["sql"] for query in queries if "NOTIFY" in query["sql"]]
     assert len(sent) == 1
 
 
 @pytest.mark.once
 @pytest.mark.usefixtures("broker")
-def test_nothing_is_announced_where_rabbitmq_carries_the_jobs(
+def test_no_notification_is_sent_when_rabbitmq_carries_the_jobs(
     make_job: MakeJob,
 ) -> None:
     with CaptureQueriesContext(connection) as queries:
         make_job()
 
-    assert not [each for each in queries if "NOTIFY" in each["sql"]]
+    assert not [query for query in queries if "NOTIFY" in query["sql"]]
 
 
 @pytest.mark.postgresql
-def test_a_save_succeeds_when_nobody_can_be_told(
+def test_save_succeeds_when_the_notification_fails(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifications, "CHANNEL", "no such channel")
@@ -152,8 +152,8 @@ def test_a_save_succeeds_when_nobody_can_be_told(
 
 
 @pytest.mark.postgresql
-def test_it_listens_again_when_its_connection_was_lost(
-    attentive: SimpleNamespace, make_job: MakeJob
+def test_listener_reconnects_after_its_connection_is_lost(
+    listening: SimpleNamespace, make_job: MakeJob
 ) -> None:
     listens = (
         "FROM pg_stat_activity WHERE query LIKE 'LISTEN%%' "
@@ -169,18 +169,20 @@ def test_it_listens_again_when_its_connection_was_lost(
                 and cursor.fetchall()
             )
         )
-    # It looks as soon as it listens: something may have been saved in between.
-    assert attentive.woken.wait(DEADLINE)
-    eventually(lambda: not attentive.consumer.ready())
+    # It looks as soon as it listens, because something may have been saved in between.
+    assert listening.woken.wait(DEADLINE)
+    eventually(lambda: not listening.consumer.ready())
 
     make_job()
 
-    assert is_told(attentive)
+    assert is_notified(listening)
 
 
 @pytest.mark.postgresql
-def test_behind_a_pooler_it_polls_and_says_so(site: Site, make_job: MakeJob) -> None:
-    """Notifications would go to whoever the session is lent to."""
+def test_behind_a_pooler_a_worker_polls_and_says_so(
+    site: Site, make_job: MakeJob
+) -> None:
+    """Notifications would go to whichever client uses the server's connection."""
     with Proxy(int(connection.settings_dict["PORT"] or 5432)) as pooler:
         pooler.watch("down", other_session)
         name = connection.settings_dict["NAME"]
@@ -196,7 +198,7 @@ def test_behind_a_pooler_it_polls_and_says_so(site: Site, make_job: MakeJob) -> 
         assert worker.stop() == 0
 
 
-def test_what_falls_due_later_runs_without_being_told_of(
+def test_job_that_falls_due_later_runs_without_a_notification(
     site: Site, make_job: MakeJob
 ) -> None:
     site.worker()

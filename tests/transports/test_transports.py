@@ -1,4 +1,4 @@
-"""What every transport does for a worker, on each of them in turn."""
+"""What every transport does for a worker, tested on each of them."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def consumer(transport: str) -> Iterator[StartConsumer]:
         return consumer
 
     yield start
-    for each in started:
-        each.stop()
+    for running in started:
+        running.stop()
 
 
 def remains_empty(consumer: Consumer) -> bool:
-    """Nothing arrives while another consumer would have had time to get it."""
+    """Nothing arrives in the time in which another consumer would get it."""
     threading.Event().wait(0.5)
     return not consumer.ready() or not consumer.fetch(1)
 
 
-def test_a_saved_job_arrives(consumer: StartConsumer, make_job: MakeJob) -> None:
+def test_saved_job_arrives(consumer: StartConsumer, make_job: MakeJob) -> None:
     waiting = consumer()
     job = make_job()
 
@@ -59,7 +59,7 @@ def test_a_saved_job_arrives(consumer: StartConsumer, make_job: MakeJob) -> None
     assert delivery.job_id == str(job.id)
 
 
-def test_a_job_saved_before_the_consumer_started_arrives(
+def test_job_saved_before_the_consumer_started_arrives(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     job = make_job()
@@ -67,7 +67,7 @@ def test_a_job_saved_before_the_consumer_started_arrives(
     assert fetch(consumer(), 1)[0].job_id == str(job.id)
 
 
-def test_only_the_queues_that_are_consumed_arrive(
+def test_only_jobs_of_consumed_queues_arrive(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     make_job(queue="other")
@@ -79,7 +79,7 @@ def test_only_the_queues_that_are_consumed_arrive(
     assert remains_empty(mail) or Job.objects.filter(queue="mail").count() == 1
 
 
-def test_a_queue_can_be_added_later(consumer: StartConsumer, make_job: MakeJob) -> None:
+def test_queue_can_be_added_later(consumer: StartConsumer, make_job: MakeJob) -> None:
     waiting = consumer("default")
     job = make_job(queue="mail")
 
@@ -88,7 +88,7 @@ def test_a_queue_can_be_added_later(consumer: StartConsumer, make_job: MakeJob) 
     assert fetch(waiting, 1)[0].job_id == str(job.id)
 
 
-def test_a_queue_can_be_left_and_the_others_go_on(
+def test_queue_can_be_dropped_while_the_others_go_on(
     consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
 ) -> None:
     waiting = consumer("default", "mail")
@@ -97,7 +97,7 @@ def test_a_queue_can_be_left_and_the_others_go_on(
 
     waiting.consume(["default"])
 
-    # What was delivered before, and not fetched, is there for others.
+    # Hints that were delivered before, and not fetched, go to other consumers.
     assert {d.job_id for d in fetch(consumer("mail"), 2)} == left
     for _ in range(2):
         job = make_job()
@@ -106,7 +106,7 @@ def test_a_queue_can_be_left_and_the_others_go_on(
     assert remains_empty(waiting)
 
 
-def test_what_was_fetched_of_a_queue_that_is_left_can_still_be_acknowledged(
+def test_hint_of_a_dropped_queue_can_still_be_acknowledged(
     consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(queue="mail")
@@ -121,11 +121,11 @@ def test_what_was_fetched_of_a_queue_that_is_left_can_still_be_acknowledged(
     assert remains_empty(consumer("mail"))
 
 
-def test_a_queue_that_was_left_can_be_taken_up_again(
+def test_dropped_queue_can_be_consumed_again(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     waiting = consumer("default", "mail")
-    for _ in range(3):  # also faster than the broker answers
+    for _ in range(3):  # also before the broker has answered
         waiting.consume(["default"])
         waiting.consume(["default", "mail"])
     waiting.consume([])
@@ -137,7 +137,7 @@ def test_a_queue_that_was_left_can_be_taken_up_again(
     assert fetch(waiting, 1)[0].job_id == str(job.id)
 
 
-def test_what_is_not_due_does_not_arrive(
+def test_job_that_is_not_due_does_not_arrive(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     make_job(run_after=timezone.now() + timedelta(hours=1))
@@ -149,7 +149,9 @@ def test_what_is_not_due_does_not_arrive(
     assert remains_empty(waiting) or job in Job.objects.due()
 
 
-def test_no_more_than_asked_for(consumer: StartConsumer, make_job: MakeJob) -> None:
+def test_fetch_returns_at_most_its_limit(
+    consumer: StartConsumer, make_job: MakeJob
+) -> None:
     for _ in range(5):
         make_job()
     waiting = consumer()
@@ -170,7 +172,7 @@ def test_higher_priority_comes_first(
     ]
 
 
-def test_what_is_acknowledged_does_not_come_again(
+def test_acknowledged_hint_does_not_come_again(
     consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -184,7 +186,7 @@ def test_what_is_acknowledged_does_not_come_again(
     assert remains_empty(consumer())
 
 
-def test_what_a_consumer_took_along_when_it_died_arrives_at_another(
+def test_hint_that_a_stopped_consumer_held_arrives_at_another(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     job = make_job()
@@ -196,7 +198,7 @@ def test_what_a_consumer_took_along_when_it_died_arrives_at_another(
     assert fetch(consumer(), 1)[0].job_id == str(job.id)
 
 
-def test_what_was_put_back_comes_again(
+def test_hint_that_was_put_back_comes_again(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     job = make_job()
@@ -207,7 +209,7 @@ def test_what_was_put_back_comes_again(
     assert fetch(waiting, 1)[0].job_id == str(job.id)
 
 
-def test_a_paused_consumer_leaves_the_jobs_to_others(
+def test_paused_consumer_leaves_the_jobs_to_others(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     paused, other = consumer(), None
@@ -219,7 +221,7 @@ def test_a_paused_consumer_leaves_the_jobs_to_others(
     assert not paused.ready()
 
 
-def test_a_consumer_that_resumes_gets_jobs_again(
+def test_resumed_consumer_gets_jobs_again(
     consumer: StartConsumer, make_job: MakeJob
 ) -> None:
     waiting = consumer()
@@ -241,17 +243,17 @@ def test_two_workers_never_claim_the_same_job(
     consumers = [consumer(prefetch=20), consumer(prefetch=20)]
 
     def work(mine: Consumer) -> None:
-        claiming = Claimer(mine, alias="default")
+        claimer = Claimer(mine, alias="default")
         deadline = time.monotonic() + 30
         try:
             while len(claimed) < len(ids) and time.monotonic() < deadline:
-                claims = [claim.job_id for claim, _ in claiming.claim(7, worker_row.id)]
+                claims = [claim.job_id for claim, _ in claimer.claim(7, worker_row.id)]
                 claimed.extend(claims)
-                claiming.settle(claims)
+                claimer.settle(claims)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work, args=[each]) for each in consumers]
+    threads = [threading.Thread(target=work, args=[mine]) for mine in consumers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -261,19 +263,19 @@ def test_two_workers_never_claim_the_same_job(
 
 
 @pytest.mark.sqlite
-def test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does(
+def test_claim_does_not_wait_for_the_disk_but_finish_does(
     consumer: StartConsumer, make_job: MakeJob, worker_row: Worker
 ) -> None:
     make_job()
-    claiming = Claimer(consumer(), alias="default")
-    told: list[str] = []
-    connection.connection.set_trace_callback(told.append)
+    claimer = Claimer(consumer(), alias="default")
+    statements: list[str] = []
+    connection.connection.set_trace_callback(statements.append)
 
-    ((claim, _),) = eventually(lambda: claiming.claim(1, worker_row.id))
+    ((claim, _),) = eventually(lambda: claimer.claim(1, worker_row.id))
     lifecycle.finish([outcomes.succeeded(claim, None)])
 
     connection.connection.set_trace_callback(None)
-    order = re.findall(r"synchronous = \d|SET status|COMMIT", "\n".join(told))
+    order = re.findall(r"synchronous = \d|SET status|COMMIT", "\n".join(statements))
     assert order == [
         "synchronous = 1",
         "SET status",
@@ -284,26 +286,26 @@ def test_a_claim_does_not_wait_for_the_disk_and_the_end_of_a_job_does(
 
 
 @pytest.mark.postgresql
-def test_over_a_broker_a_claim_is_one_question_and_so_is_the_end_of_a_job(
+def test_over_rabbitmq_a_claim_is_one_query_and_so_is_a_finish(
     broker: Broker, make_job: MakeJob, worker_row: Worker
 ) -> None:
     waiting = transports.consumer("default", prefetch=1, wake=threading.Event().set)
     waiting.consume(["default"])
     waiting.start()
-    claiming = Claimer(waiting, alias="default")
+    claimer = Claimer(waiting, alias="default")
     make_job()
     eventually(lambda: Job.objects.exclude(published_at=None).exists())
     eventually(waiting.ready)
 
-    with CaptureQueriesContext(connection) as asked:
-        ((claim, _),) = claiming.claim(1, worker_row.id)
+    with CaptureQueriesContext(connection) as queries:
+        ((claim, _),) = claimer.claim(1, worker_row.id)
         lifecycle.finish([outcomes.succeeded(claim, None)], short_lock_timeout=True)
 
     waiting.stop()
-    assert [each["sql"].split()[0] for each in asked] == ["UPDATE", "UPDATE"]
+    assert [query["sql"].split()[0] for query in queries] == ["UPDATE", "UPDATE"]
 
 
-def test_no_consumer_shows_a_password(consumer: StartConsumer) -> None:
+def test_consumer_does_not_show_a_password(consumer: StartConsumer) -> None:
     assert "guest@" not in str(consumer())
 
 

@@ -1,4 +1,4 @@
-"""Addresses: read as they are written, and refused where one would have to guess."""
+"""Addresses: read as they are written, and refused where they are ambiguous."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jobs.transports.rabbitmq import addresses
         ),
     ],
 )
-def test_a_url_is_read_as_it_is_written(
+def test_url_is_read_as_it_is_written(
     url: str, shown: str, host: str, port: int, vhost: str, user: str, password: str
 ) -> None:
     (address,) = addresses(url)
@@ -41,7 +41,7 @@ def test_a_url_is_read_as_it_is_written(
     assert bool(options.ssl_options) == url.startswith("amqps")
 
 
-def test_several_urls_are_several_brokers() -> None:
+def test_urls_separated_by_commas_are_several_brokers() -> None:
     found = addresses("amqp://u:p%2C@one/, amqp://u:p@two:5673/")
 
     assert [address.parameters.host for address in found] == ["one", "two"]
@@ -63,7 +63,7 @@ def test_several_urls_are_several_brokers() -> None:
         (" , ", "names no broker"),
     ],
 )
-def test_a_url_that_would_be_guessed_at_is_refused_without_its_password(
+def test_ambiguous_url_is_refused_and_shown_without_its_password(
     url: str, rule: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=rule) as refused:

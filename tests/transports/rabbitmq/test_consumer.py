@@ -1,4 +1,4 @@
-"""The consumer: how much it holds, and how it looks after itself."""
+"""The consumer: its prefetch, and how it checks itself."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def publisher(broker: Broker) -> Iterator[rabbitmq.RabbitMQPublisher]:
 
 
 @pytest.mark.django_db
-class TestHolding:
-    """How many hints a consumer has at hand changes while it consumes."""
+class TestPrefetch:
+    """The prefetch changes while the consumer consumes."""
 
     @pytest.fixture
     def consumer(self, broker: Broker) -> Iterator[Consumer]:
@@ -50,7 +50,7 @@ class TestHolding:
         broker: Broker,
         consumer: Consumer,
     ) -> Consumer:
-        """It is given 42 of 100: 40, and the two that it had before."""
+        """It holds 42 of 100 hints: 40, and the two that it had before."""
         publisher.publish([hint() for _ in range(100)], 10)
         consumer.consume(["default"])
         eventually(lambda: broker.count() == 98)
@@ -58,33 +58,31 @@ class TestHolding:
         eventually(lambda: broker.count() == 58)
         return consumer
 
-    def test_it_holds_as_many_as_it_was_told_last(
-        self, broker: Broker, holding: Consumer
-    ) -> None:
+    def test_last_prefetch_applies(self, broker: Broker, holding: Consumer) -> None:
         held = fetch(holding, 42)
         assert len({delivery.job_id for delivery in held}) == 42
 
-        holding.set_prefetch(2)  # a slot's own: jobs prove to be long
+        holding.set_prefetch(2)  # one a slot: jobs prove to be long
         holding.acknowledge(held)
         fetch(holding, 2)
         assert broker.count() == 56
 
-    def test_it_does_not_follow_a_number_that_wavers(
+    def test_wavering_prefetch_is_not_lowered(
         self, broker: Broker, holding: Consumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
             consumer_module, "LOWER_SECONDS", 60 * consumer_module.LOWER_SECONDS
         )
-        holding.set_prefetch(40)  # as it is, and so for a minute
+        holding.set_prefetch(40)  # no change, so it cannot be lowered for a minute
         for _ in range(10):
             holding.set_prefetch(10)
             holding.set_prefetch(40)
         holding.set_prefetch(10)
         holding.acknowledge(fetch(holding, 42))
-        fetch(holding, 40)  # it has 40 as before
+        fetch(holding, 40)  # the prefetch is still 40
         assert broker.count() == 18
 
-    def test_it_holds_fewer_once_that_was_wanted_for_a_while(
+    def test_prefetch_is_lowered_after_a_while(
         self, broker: Broker, holding: Consumer
     ) -> None:
         time.sleep(consumer_module.LOWER_SECONDS)
@@ -93,7 +91,7 @@ class TestHolding:
         fetch(holding, 10)
         assert broker.count() == 48
 
-    def test_several_queues_share_it(
+    def test_queues_share_the_prefetch(
         self,
         publisher: rabbitmq.RabbitMQPublisher,
         broker: Broker,
@@ -104,7 +102,7 @@ class TestHolding:
 
         consumer.set_prefetch(40)
 
-        # It may have had two of each already.
+        # It may have held two of each before.
         eventually(lambda: {broker.count("a"), broker.count("b")} <= {28, 30})
         broker.delete("a", "b")
 
@@ -113,7 +111,7 @@ class TestHolding:
 def consumer(
     broker: Broker, transactional_db: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[rabbitmq.RabbitMQConsumer]:
-    """A consumer that is impatient with itself, and consumes."""
+    """A consuming consumer with short timeouts."""
     monkeypatch.setattr(timeouts, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(timeouts, "TROUBLE_SECONDS", 0.5)
     monkeypatch.setattr(timeouts, "STALLED_SECONDS", 1.0)
@@ -128,7 +126,7 @@ def consumer(
 
 
 def consumes_again(consumer: rabbitmq.RabbitMQConsumer, than: Any = None) -> None:
-    """It does, over another connection than this one."""
+    """It consumes, over another connection than this one."""
 
     def consumes() -> bool:
         assert consumer.failure() is None
@@ -139,11 +137,11 @@ def consumes_again(consumer: rabbitmq.RabbitMQConsumer, than: Any = None) -> Non
 
 
 class TestWatchdog:
-    def test_a_consumer_that_is_left_alone_is_left_alone(
+    def test_healthy_consumer_keeps_its_connection_and_thread(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("TROUBLE", "STALLED", "USELESS"):
-            # On a machine that has much else to do, too.
+            # Long enough for a busy machine.
             monkeypatch.setattr(timeouts, f"{name}_SECONDS", 2.5)
         connection, thread = consumer.connection, consumer._io
         until = time.monotonic() + 3
@@ -155,14 +153,14 @@ class TestWatchdog:
 
         assert (consumer.connection, consumer._io) == (connection, thread)
 
-    def test_an_io_thread_that_is_stuck_is_replaced(
+    def test_stuck_io_thread_is_replaced(
         self, consumer: rabbitmq.RabbitMQConsumer, make_job: MakeJob
     ) -> None:
         stuck, wake_up = consumer.connection, threading.Event()
         first = consumer._io
         assert stuck is not None
         stuck.call_soon(lambda: wake_up.wait(30))
-        eventually(consumer.trouble, what="it says so")
+        eventually(consumer.trouble, what="it reports trouble")
 
         consumes_again(consumer, than=stuck)
 
@@ -171,7 +169,7 @@ class TestWatchdog:
         eventually(consumer.ready)
         (delivery,) = consumer.fetch(1)
         assert delivery.job_id == str(job.id)
-        # It wakes up at last, finds that it was replaced, and ends without a trace.
+        # At last it goes on, finds that it was replaced, and ends without a trace.
         wake_up.set()
         first.join(DEADLINE)
         assert not first.is_alive()
@@ -179,7 +177,7 @@ class TestWatchdog:
         consumer.acknowledge([delivery])
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-    def test_an_io_thread_that_died_is_replaced(
+    def test_dead_io_thread_is_replaced(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         connection, first = consumer.connection, consumer._io
@@ -198,7 +196,7 @@ class TestWatchdog:
 
         assert consumer._io is not first
 
-    def test_a_fault_on_the_io_thread_ends_the_connection_and_not_the_thread(
+    def test_bug_on_the_io_thread_closes_the_connection_and_spares_the_thread(
         self,
         consumer: rabbitmq.RabbitMQConsumer,
         caplog: pytest.LogCaptureFixture,
@@ -215,7 +213,7 @@ class TestWatchdog:
         assert connection._pika.is_closed
         assert "ZeroDivisionError" in caplog.text
 
-    def test_a_tick_that_comes_after_the_end_is_no_further_fault(
+    def test_tick_after_the_close_raises_nothing(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         connection, thread = consumer.connection, consumer._io
@@ -234,7 +232,7 @@ class TestWatchdog:
         consumes_again(consumer, than=connection)
         assert consumer._io is thread
 
-    def test_a_queue_that_has_rested_is_not_asked_for_after_the_end(
+    def test_tripped_queue_is_not_tried_after_the_close(
         self,
         consumer: rabbitmq.RabbitMQConsumer,
         monkeypatch: pytest.MonkeyPatch,
@@ -243,7 +241,9 @@ class TestWatchdog:
         connection = consumer.connection
         assert connection is not None
         fail = connection._fail
-        monkeypatch.setattr(consumer._breaker, "_longest", 0.0)  # try it again at once
+        monkeypatch.setattr(
+            consumer._breaker, "_longest", 0.0
+        )  # try the queue again at once
 
         def fail_and_tick(error: BaseException | None) -> None:
             fail(error)
@@ -257,7 +257,7 @@ class TestWatchdog:
         consumes_again(consumer, than=connection)
         assert "a fault while talking" not in caplog.text
 
-    def test_a_connection_that_never_becomes_usable_is_given_up(
+    def test_connection_that_never_becomes_usable_is_closed(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The broker opens the connection, and then says nothing more."""
@@ -274,13 +274,13 @@ class TestWatchdog:
 
         consumes_again(consumer, than=useless)
 
-    def test_a_connection_that_should_consume_and_does_not_is_given_up(
+    def test_connection_that_does_not_consume_is_closed(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(timeouts, "USELESS_SECONDS", 4.0)
         connection = consumer.connection
         assert connection is not None
-        # Nor does it begin to: a look at its queue may be on its way.
+        # It must not start again either: an answer about its queue may be on its way.
         monkeypatch.setattr(connection, "consume", lambda *unwanted: None)
         connection.call_soon(connection._consumers.clear)
 
@@ -288,10 +288,10 @@ class TestWatchdog:
 
         consumes_again(consumer, than=connection)
 
-    def test_one_that_is_paused_need_not_consume(
+    def test_paused_consumer_keeps_its_connection(
         self, consumer: rabbitmq.RabbitMQConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("TROUBLE", "STALLED"):  # the machine has much else to do
+        for name in ("TROUBLE", "STALLED"):  # long enough for a busy machine
             monkeypatch.setattr(timeouts, f"{name}_SECONDS", 2.5)
         connection = consumer.connection
         consumer.pause()

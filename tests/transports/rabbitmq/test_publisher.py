@@ -1,4 +1,4 @@
-"""Publishing: confirms, refusals, queues that are not as we declare them, TLS."""
+"""The publisher: confirms, refusals, queues with other arguments, TLS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def publisher(broker: Broker) -> Iterator[rabbitmq.RabbitMQPublisher]:
 @pytest.mark.once
 @pytest.mark.django_db
 class TestPublishing:
-    def test_a_thousand_hints_are_confirmed_and_in_the_queue(
+    def test_thousand_hints_are_confirmed_and_in_the_queue(
         self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
     ) -> None:
         hints = [hint() for _ in range(1000)]
@@ -42,7 +42,7 @@ class TestPublishing:
         assert {h.job_id for h in confirmed} == {h.job_id for h in hints}
         eventually(lambda: broker.count() == 1000)
 
-    def test_queues_are_declared_as_they_are_needed(
+    def test_queues_are_declared_when_they_are_needed(
         self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
     ) -> None:
         hints = [hint(f"q{number}") for number in range(5)]
@@ -52,7 +52,7 @@ class TestPublishing:
         assert [broker.count(h.queue) for h in hints] == [1] * 5
         broker.delete(*(h.queue for h in hints))
 
-    def test_a_hint_survives_a_restart_of_the_broker(
+    def test_hint_is_persistent(
         self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
     ) -> None:
         publisher.publish([hint()], 10)
@@ -64,7 +64,7 @@ class TestPublishing:
         assert properties is not None
         assert properties.delivery_mode == 2
 
-    def test_a_deleted_queue_is_declared_again(
+    def test_deleted_queue_is_declared_again(
         self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
     ) -> None:
         publisher.publish([hint()], 10)
@@ -76,7 +76,7 @@ class TestPublishing:
         assert len(publisher.publish([hint()], 10).confirmed) == 1
         assert broker.count() == 1
 
-    def test_a_full_queue_confirms_nothing(
+    def test_full_queue_refuses_its_hints(
         self, publisher: rabbitmq.RabbitMQPublisher, broker: Broker
     ) -> None:
         channel = broker.channel()
@@ -87,13 +87,13 @@ class TestPublishing:
         )
         channel.connection.close()
 
-        publisher.publish([hint()], 10)  # finds that the queue is not as we declare it
+        publisher.publish([hint()], 10)  # finds out that the queue has other arguments
         receipt = publisher.publish([hint() for _ in range(10)], 10)
 
         assert 1 <= len(receipt.confirmed) < 10
         assert receipt.refused == {"default": "it takes no messages: it may be full"}
 
-    def test_b20_a_queue_with_other_arguments_is_used_as_it_is_with_one_warning(
+    def test_b20_queue_with_other_arguments_is_used_with_one_warning(
         self,
         publisher: rabbitmq.RabbitMQPublisher,
         broker: Broker,
@@ -111,8 +111,8 @@ class TestPublishing:
         warnings = [r for r in caplog.records if "other arguments" in r.getMessage()]
         assert len(warnings) == 1
 
-    @pytest.mark.parametrize("end", ["it ends", "it hangs"])
-    def test_a_connection_that_fails_before_it_has_sent_anything_says_so(
+    @pytest.mark.parametrize("end", ["it closes", "it hangs"])
+    def test_connection_that_fails_before_sending_is_a_failure(
         self,
         publisher: rabbitmq.RabbitMQPublisher,
         monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +124,7 @@ class TestPublishing:
         monkeypatch.setattr(
             connection,
             "call_if_usable",
-            lambda callback: connection.close() if end == "it ends" else None,
+            lambda callback: connection.close() if end == "it closes" else None,
         )
 
         receipt = publisher.publish([hint()], 0.5)
@@ -133,7 +133,7 @@ class TestPublishing:
         assert isinstance(receipt.failure, TransportError)
         assert len(publisher.publish([hint()], 10).confirmed) == 1
 
-    def test_an_unreachable_broker_is_named_without_its_password(
+    def test_unreachable_broker_is_named_without_its_password(
         self, broker: Broker, settings: Any
     ) -> None:
         settings.JOBS = {"RABBITMQ_URL": "amqp://someone:secret@127.0.0.1:1/"}
@@ -141,7 +141,7 @@ class TestPublishing:
         with pytest.raises(TransportError, match=r"amqp://someone:\*\*\*@127.0.0.1:1/"):
             transports.publisher().publish([hint()], 5)
 
-    def test_a_wrong_password_is_called_that(
+    def test_wrong_password_is_named_as_the_reason(
         self, broker: Broker, settings: Any
     ) -> None:
         settings.JOBS = {"RABBITMQ_URL": broker.url.replace(":guest@", ":secret@")}
@@ -152,7 +152,7 @@ class TestPublishing:
             transports.publisher().publish([hint()], 10)
         assert "secret" not in str(no.value)
 
-    def test_a_virtual_host_that_does_not_exist_is_called_that(
+    def test_missing_virtual_host_is_named_as_the_reason(
         self, broker: Broker, settings: Any
     ) -> None:
         settings.JOBS = {"RABBITMQ_URL": broker.url.rstrip("/") + "/nowhere"}
@@ -160,7 +160,7 @@ class TestPublishing:
         with pytest.raises(AccessRefused, match="no such virtual host"):
             transports.publisher().publish([hint()], 10)
 
-    def test_the_next_broker_of_a_cluster_is_tried(
+    def test_next_broker_of_a_cluster_is_tried(
         self, broker: Broker, settings: Any
     ) -> None:
         urls = f"amqp://guest:guest@127.0.0.1:1/,{broker.url}"
@@ -172,6 +172,11 @@ class TestPublishing:
         assert len(publisher.publish([hint()], 5).confirmed) == 1
         publisher.close()
 
+    def test_missing_queue_holds_no_hints(
+        self, publisher: rabbitmq.RabbitMQPublisher
+    ) -> None:
+        assert publisher.count("never-declared") == 0
+
 
 @pytest.fixture(scope="module")
 def secure_node() -> Iterator[services.RabbitMQNode]:
@@ -181,7 +186,7 @@ def secure_node() -> Iterator[services.RabbitMQNode]:
 
 @pytest.mark.once
 class TestTLS:
-    def test_a_broker_with_a_certificate_of_a_known_authority_is_used(
+    def test_certificate_of_a_known_authority_is_accepted(
         self, secure_node: services.RabbitMQNode
     ) -> None:
         publisher = publisher_at(f"{secure_node.tls_url}?cafile={secure_node.ca_file}")
@@ -189,7 +194,7 @@ class TestTLS:
         assert len(publisher.publish([hint()], 10).confirmed) == 1
         publisher.close()
 
-    def test_a_broker_with_an_unknown_certificate_is_not(
+    def test_unknown_certificate_is_refused(
         self, secure_node: services.RabbitMQNode
     ) -> None:
         with pytest.raises(TransportError, match="certificate"):

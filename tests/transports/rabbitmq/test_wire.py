@@ -1,4 +1,4 @@
-"""Hints on the wire: taken off the stream in one piece, and nothing else is."""
+"""Hints on the wire: they are taken off the stream, and everything else is left to pika."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ STREAM = FIRST + SECOND + FIRST.join(OTHERS.values()) + LAST + LAST
 
 
 def read(*pieces: bytes) -> tuple[list[Delivery | bytes], int]:
-    """The hints, and the frames that are left to pika; and how many bytes were counted."""
+    """The hints, the frames that are left to pika, and how many bytes were counted."""
     seen: list[Delivery | bytes] = []
     connection: Any = HintConnection.__new__(HintConnection)
     connection._frame_buffer = b""
@@ -88,24 +88,24 @@ def read(*pieces: bytes) -> tuple[list[Delivery | bytes], int]:
 
 
 def stream(seen: list[Delivery | bytes]) -> bytes:
-    """The bytes that it came as."""
+    """The bytes that these came as."""
     return b"".join(
-        HINTS[each.queue, each.tag] if isinstance(each, Delivery) else each
-        for each in seen
+        HINTS[part.queue, part.tag] if isinstance(part, Delivery) else part
+        for part in seen
     )
 
 
-def test_hints_and_all_else_come_in_the_order_of_the_stream() -> None:
+def test_hints_and_other_frames_keep_the_order_of_the_stream() -> None:
     seen, counted = read(STREAM)
 
     assert stream(seen) == STREAM
-    hints = [each for each in seen if isinstance(each, Delivery)]
-    assert {(each.queue, each.tag) for each in hints} == HINTS.keys()
-    assert {(each.job_id, each.generation) for each in hints} == {(JOB, GENERATION)}
+    hints = [part for part in seen if isinstance(part, Delivery)]
+    assert {(hint.queue, hint.tag) for hint in hints} == HINTS.keys()
+    assert {(hint.job_id, hint.generation) for hint in hints} == {(JOB, GENERATION)}
     assert counted == len(STREAM)
 
 
-def test_it_does_not_matter_where_the_stream_is_cut() -> None:
+def test_stream_may_be_cut_anywhere() -> None:
     for cut in range(1, len(STREAM)):
         seen, counted = read(STREAM[:cut], STREAM[cut:])
 
@@ -116,13 +116,13 @@ def test_it_does_not_matter_where_the_stream_is_cut() -> None:
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_what_does_not_look_like_our_hint_is_left_to_pika(other: bytes) -> None:
+def test_other_messages_are_left_to_pika(other: bytes) -> None:
     seen, _ = read(other)
 
-    assert b"".join(each for each in seen if isinstance(each, bytes)) == other
+    assert b"".join(part for part in seen if isinstance(part, bytes)) == other
 
 
-def test_no_hint_is_taken_while_no_consumer_has_started() -> None:
+def test_without_consumers_everything_is_left_to_pika() -> None:
     connection: Any = HintConnection.__new__(HintConnection)
     connection._frame_buffer, connection.bytes_received = b"", 0
     left: list[Any] = []
@@ -133,22 +133,24 @@ def test_no_hint_is_taken_while_no_consumer_has_started() -> None:
     assert len(left) == 3
 
 
-def test_what_is_no_amqp_at_all_is_left_to_pika() -> None:
+def test_bytes_that_are_not_amqp_are_left_to_pika() -> None:
     connection: Any = HintConnection.__new__(HintConnection)
     connection._frame_buffer, connection.bytes_received = b"", 0
     left: list[Any] = []
     connection._process_frame = left.append
 
-    connection._on_data_available(b"AMQP\x00\x00\x08\x00")  # "speak that, or nothing"
+    connection._on_data_available(
+        b"AMQP\x00\x00\x08\x00"
+    )  # the broker speaks another version
 
     assert [type(frame) for frame in left] == [pika.frame.ProtocolHeader]
 
 
 @pytest.mark.django_db
-def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
+def test_real_deliveries_are_recognized(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or they would all be pika's to read: right, and slow, and nobody would notice."""
+    """If pika had to read them all, nothing would fail: it would only be slow."""
     slow: list[Any] = []
     monkeypatch.setattr(
         consuming.ConsumingConnection,
@@ -169,7 +171,7 @@ def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
     arrived = fetch(consumer, len(hints))
     consumer.stop()
 
-    assert {each.job_id for each in arrived} == {hint.job_id for hint in hints}
+    assert {delivery.job_id for delivery in arrived} == {hint.job_id for hint in hints}
     assert slow == []
 
 
@@ -196,12 +198,12 @@ def test_a_brokers_deliveries_of_our_hints_look_as_we_think(
     ],
     ids=lambda body: repr(body[:30]),
 )
-def test_garbage_is_told_from_a_hint(body: bytes) -> None:
+def test_garbage_is_not_a_hint(body: bytes) -> None:
     with pytest.raises(BadMessage):
         decode_hint(body)
 
 
-def test_a_hint_is_small_and_says_only_which_job() -> None:
+def test_hint_is_small_and_names_only_the_job() -> None:
     job_id = str(uuid4())
 
     body = encode_hint(job_id)
