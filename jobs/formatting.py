@@ -1,6 +1,6 @@
 """How people read a status, a time, a duration: on the pages, in the admin, in commands."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.templatetags.static import static
@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from jobs.models import Job
 from jobs.statuses import Phase, Status
@@ -26,7 +27,7 @@ def short_name(task: str) -> str:
 
 def utc(when: datetime) -> str:
     """2026-07-01 12:00:00 UTC."""
-    return _("%(moment)s UTC") % {"moment": f"{when:{TIMESTAMP}}"}
+    return _("%(moment)s UTC") % {"moment": f"{when.astimezone(UTC):{TIMESTAMP}}"}
 
 
 def clock(span: timedelta) -> str:
@@ -53,6 +54,11 @@ def length(span: timedelta) -> str:
     return _("%(seconds)s s") % {
         "seconds": f"{seconds:.3f}" if seconds < 0.1 else f"{seconds:.1f}"
     }
+
+
+def age(span: timedelta) -> str:
+    """How old something is, in days."""
+    return ngettext("%(days)d day", "%(days)d days", span.days) % {"days": span.days}
 
 
 # HTML

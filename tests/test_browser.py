@@ -1,4 +1,4 @@
-"""What a person sees and does, in a real Chromium: the form, a page that moves, no script."""
+"""The pages in a real Chromium: the form, live updates, and everything without scripts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SIMULATE = "jobs.tasks.simulate_work"
 def browser() -> Iterator[Browser]:
     executable = services.chromium()
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright runs an event loop in this thread, and Django takes care of that.
+        # Playwright runs an event loop in this thread, where Django refuses queries.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         expect.set_options(timeout=DEADLINE * 1000)
         browser = playwright.chromium.launch(
@@ -58,7 +58,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Person:
-    """Somebody who is signed in, before a window of the browser."""
+    """A person who is signed in, with a browser window of their own."""
 
     def __init__(self, browser: Browser, server: LiveServer, user: User, **window: Any):
         self.complaints: list[str] = []
@@ -78,11 +78,11 @@ class Person:
             ]
         )
         self.page: Page = self.context.new_page()
-        self.page.on("console", self._heard)
+        self.page.on("console", self._collect)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
-    def _heard(self, message: ConsoleMessage) -> None:
-        # An answer that is no success is logged by the browser; a test asks for some.
+    def _collect(self, message: ConsoleMessage) -> None:
+        # The browser logs failed requests, and some tests provoke them.
         if (
             message.type in ("error", "warning")
             and "Failed to load" not in message.text
@@ -97,7 +97,7 @@ def root(db: None) -> User:
 
 @pytest.fixture
 def person(browser: Browser, live_server: LiveServer, root: User) -> Iterator[Person]:
-    """A superuser; what the browser complains about fails the test."""
+    """A superuser. A complaint in the browser's console fails the test."""
     person = Person(browser, live_server, root)
     yield person
     person.context.close()
@@ -120,7 +120,7 @@ def failed_twice(job: Job, worker: Worker) -> None:
         )
 
 
-def test_a_person_adds_a_job_and_watches_it_to_its_end_without_a_reload(
+def test_person_adds_a_job_and_watches_it_end_without_a_reload(
     person: Person, worker_row: Worker
 ) -> None:
     page = person.page
@@ -142,7 +142,7 @@ def test_a_person_adds_a_job_and_watches_it_to_its_end_without_a_reload(
     assert page.evaluate("window.sameDocument")
 
 
-def test_a_refused_form_keeps_what_was_typed_and_says_what_is_wrong(
+def test_refused_form_keeps_what_was_typed_and_says_what_is_wrong(
     person: Person,
 ) -> None:
     page = person.page
@@ -155,7 +155,7 @@ def test_a_refused_form_keeps_what_was_typed_and_says_what_is_wrong(
     expect(page.get_by_label("Arguments:", exact=True)).to_have_value("Hello...")
 
 
-def test_a_person_retries_a_failed_job_after_being_asked(
+def test_person_retries_a_failed_job_and_confirms_it(
     person: Person, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(ECHO, 1, max_attempts=2)
@@ -171,7 +171,7 @@ def test_a_person_retries_a_failed_job_after_being_asked(
     expect(page.locator("[data-part=status]")).to_contain_text("Waiting for a worker")
 
 
-def test_a_jobs_page_moves_with_its_row_and_ends_with_it(
+def test_job_page_follows_its_row_to_the_end(
     person: Person, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(ECHO, 1)
@@ -191,7 +191,7 @@ def test_a_jobs_page_moves_with_its_row_and_ends_with_it(
     expect(page.locator("[data-live][data-poll]")).to_have_count(0)
 
 
-def test_running_time_is_counted_in_the_page(
+def test_running_time_counts_on_the_page(
     person: Person, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(ECHO, 1)
@@ -203,7 +203,7 @@ def test_running_time_is_counted_in_the_page(
     expect(time).not_to_have_text(time.inner_text())
 
 
-def test_what_is_open_focused_or_selected_stays_so_when_the_page_moves(
+def test_open_details_focus_and_selection_survive_an_update(
     person: Person, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(ECHO, 1, max_attempts=3)
@@ -234,7 +234,7 @@ def test_what_is_open_focused_or_selected_stays_so_when_the_page_moves(
     expect(page.locator("[data-part=attempts]")).not_to_contain_text("Running")
 
 
-def test_the_list_moves_with_its_rows(
+def test_list_follows_its_rows(
     person: Person, make_job: MakeJob, worker_row: Worker
 ) -> None:
     page = person.page
@@ -248,7 +248,7 @@ def test_the_list_moves_with_its_rows(
     expect(page.locator("#status-running")).to_contain_text("1")
 
 
-def test_a_page_that_is_not_answered_says_so_and_then_goes_on(
+def test_page_without_an_answer_says_so_and_recovers(
     person: Person, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(ECHO, 1)
@@ -268,7 +268,7 @@ def test_a_page_that_is_not_answered_says_so_and_then_goes_on(
 
 
 @pytest.mark.parametrize("loss", ["signed out", "not allowed", "deleted"])
-def test_a_page_that_may_not_go_on_ends_and_says_so(
+def test_page_that_may_not_be_updated_any_more_says_so(
     person: Person, make_job: MakeJob, root: User, loss: str
 ) -> None:
     job = make_job(ECHO, 1)
@@ -286,7 +286,7 @@ def test_a_page_that_may_not_go_on_ends_and_says_so(
     expect(page.locator("[data-live][data-poll]")).to_have_count(0)
 
 
-def test_polls_grow_rarer_while_nothing_changes_and_pause_out_of_sight(
+def test_polls_grow_rarer_without_changes_and_pause_while_hidden(
     person: Person, make_job: MakeJob
 ) -> None:
     page = person.page
@@ -301,7 +301,7 @@ def test_polls_grow_rarer_while_nothing_changes_and_pause_out_of_sight(
     page.goto(make_job(ECHO, 1).get_absolute_url())
 
     def until_the_next_poll() -> int:
-        """Milliseconds of the page's own clock, which stands still unless told to run."""
+        """Milliseconds by the page's own clock, which only moves when this moves it."""
         before = len(asked)
         for waited in range(250, 20_000, 250):
             page.clock.run_for(250)
@@ -375,7 +375,7 @@ def everything(make_job: MakeJob, worker_row: Worker, root: User) -> dict[str, s
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_accessible_fits_the_window_and_keeps_to_the_policy(
+def test_every_page_is_accessible_fits_the_window_and_obeys_its_policy(
     browser: Browser,
     live_server: LiveServer,
     root: User,
@@ -414,7 +414,7 @@ def test_every_page_is_accessible_fits_the_window_and_keeps_to_the_policy(
     assert broken == {}
 
 
-def test_everything_can_be_read_and_done_without_javascript(
+def test_everything_works_without_javascript(
     browser: Browser,
     live_server: LiveServer,
     root: User,
@@ -446,7 +446,7 @@ def test_everything_can_be_read_and_done_without_javascript(
     assert person.complaints == []
 
 
-def test_a_hostile_job_runs_no_script(
+def test_hostile_job_runs_no_script(
     person: Person, make_job: MakeJob, worker_row: Worker
 ) -> None:
     evil = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script>"
@@ -464,7 +464,7 @@ def test_a_hostile_job_runs_no_script(
     assert dialogs == []
 
 
-def test_somebody_who_is_no_staff_signs_in_looks_and_signs_out(
+def test_reader_who_is_not_staff_signs_in_looks_and_signs_out(
     browser: Browser, live_server: LiveServer, make_job: MakeJob
 ) -> None:
     user = User.objects.create_user("reader", password="secret")

@@ -11,7 +11,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from jobs import urls
-from jobs.formatting import clock, length
+from jobs.formatting import age, clock, length
 from jobs.models import Job
 from jobs.statuses import Phase
 from tests.conftest import MakeJob
@@ -63,3 +63,7 @@ def test_every_phase_has_an_icon(client: Client) -> None:
     drawn = set(re.findall(r'symbol id="(\w+)"', icons.read_text()))
 
     assert drawn == set(Phase.values)
+
+
+def test_ages_are_in_days() -> None:
+    assert [age(timedelta(days=days)) for days in (1, 7)] == ["1 day", "7 days"]

@@ -3,13 +3,12 @@
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
-from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
-from jobs import conf, exitcodes
+from jobs import conf, exitcodes, formatting
 from jobs.errors import ConfigurationError, one_line
 from jobs.maintenance import pruner
 from jobs.statuses import FINISHED
@@ -84,11 +83,12 @@ class Command(BaseCommand):
         for status in FINISHED:
             line = "kept for ever"
             if status in ages:
-                line = f"{counts[status.value]} {verb}, older than {_age(ages[status])}"
+                age = formatting.age(ages[status])
+                line = f"{counts[status.value]} {verb}, older than {age}"
             self.stdout.write(f"{status.value}: {line}")
         self.stdout.write(
             f"{pruner.WORKERS}: {counts[pruner.WORKERS]} {verb}, "
-            f"gone for more than {_age(pruner.KEEP_WORKERS)}"
+            f"gone for more than {formatting.age(pruner.KEEP_WORKERS)}"
         )
 
 
@@ -111,7 +111,3 @@ def _refusal(value: object) -> str:
         f"{value!r} is not a number of days: it must be 1 to {conf.LONGEST_KEEP_DAYS}, "
         "or 0 to keep for ever"
     )
-
-
-def _age(age: timedelta) -> str:
-    return f"{age.days} day{'s' * (age.days != 1)}"
