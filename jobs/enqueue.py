@@ -24,7 +24,7 @@ from django.db.models.expressions import DatabaseDefault
 from django.db.models.signals import post_save, pre_save
 from django.utils.translation import gettext as _
 
-from jobs import discovery, signals, signatures, sql, values
+from jobs import announcements, discovery, signals, signatures, sql, values
 from jobs.errors import InvalidJob
 from jobs.sql import Keep, Statement
 from jobs.statuses import Status
@@ -239,6 +239,7 @@ def enqueue_many(jobs: Iterable[NewJob]) -> list[UUID]:
                         check(job)
                     insert(alias, chunk)
             remember_queues({job.queue for job in block}, using=alias)
+            announcements.enqueued(block, using=alias)
             ids.extend(job.id for job in block)
             # Or they would stay in memory beside the next block.
             del block, chunk, job

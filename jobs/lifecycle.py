@@ -16,10 +16,9 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 
-from jobs import crashpoints, signals
+from jobs import announcements, crashpoints, events, signals
 from jobs.models import Job, jobs_alias
 from jobs.outcomes import Budget, Claim, Claimed, Fence, Outcome, succeeded
 from jobs.sql import Columns, Keep, Statement
@@ -62,9 +61,15 @@ def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claimed]:
     if not batch:
         return []
     # SQLite stores ids without dashes.
-    rows = _CLAIM.execute(jobs_alias(), batch, worker=worker.replace("-", ""))
+    alias = jobs_alias()
+    rows = _CLAIM.execute(alias, batch, worker=worker.replace("-", ""))
     width = len(_CALL)
-    return [Claimed(Claim(worker, *row[:width]), Budget(*row[width:])) for row in rows]
+    claims = [
+        Claimed(Claim(worker, *row[:width]), Budget(*row[width:])) for row in rows
+    ]
+    if events.job_claimed.listeners:
+        announcements.claimed([claimed.claim for claimed in claims], using=alias)
+    return claims
 
 
 def budget(claim: Claim | Fence) -> Budget | None:
@@ -115,7 +120,7 @@ _FINISH = """
            finished_at = CASE {target} WHEN 'queued' THEN NULL ELSE {now} END
       FROM {batch}
      WHERE {owned} AND {lock_wait}
-    RETURNING {id_text}
+    RETURNING {id_text}, jobs_job.status, task, queue
 """
 
 _FINISH_COLUMNS: Columns = {
@@ -176,9 +181,15 @@ def finish(
     if all(outcome.ending is None for outcome in outcomes):
         # As nearly all jobs end: one statement is a transaction by itself.
         crashpoints.reach("finish_before_commit")
-        return {job_id for (job_id,) in success.execute(alias, outcomes)}
+        changed = {job_id for (job_id,) in success.execute(alias, outcomes)}
+        if events.job_succeeded.listeners:
+            owners = [o for o in outcomes if o.claim.job_id in changed]
+            announcements.succeeded(owners, using=alias)
+        return changed
     with transaction.atomic(using=alias, savepoint=False):
-        changed = {job_id for (job_id,) in any_ending.execute(alias, outcomes)}
+        rows = any_ending.execute(alias, outcomes)
+        changed = {job_id for job_id, *_ in rows}
+        announcements.ended(outcomes, rows, using=alias)
         _record_attempts(alias, outcomes, changed)
         if any(outcome.status == Status.QUEUED for outcome in outcomes):
             signals.announce_runnable(using=alias)
@@ -227,20 +238,35 @@ def _record_attempts(
         _RECORD_ATTEMPTS.execute(alias, unsuccessful)
 
 
+# One statement, so that a job which is claimed or released just now is not missed.
+_CANCEL = Statement(
+    """
+    UPDATE jobs_job
+       SET status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END,
+           finished_at = CASE status WHEN 'queued' THEN {now} END,
+           cancel_requested_at = {now}
+      FROM {batch}
+     WHERE jobs_job.id = batch.job_id
+       AND (status = 'queued' OR status = 'running' AND cancel_requested_at IS NULL)
+    RETURNING {id_text}, status, task, queue, attempt
+    """,
+    {"job_id": ("uuid", str)},
+)
+
+
 def cancel(job_ids: Iterable[UUID | str]) -> int:
     """queued → cancelled at once; a running job is marked, for its worker to stop it.
 
     Returns how many of the jobs this cancelled or marked. A marked job is never run again: it
     ends as cancelled, unless its function had done its work by then.
     """
-    waits = Q(status=Status.QUEUED)
-    runs = Q(status=Status.RUNNING, cancel_requested_at=None)
-    # One statement, so that a job which is claimed or released just now is not missed.
-    return Job.objects.filter(waits | runs, pk__in=list(job_ids)).update(
-        status=Case(When(waits, then=Value(Status.CANCELLED)), default=F("status")),
-        finished_at=Case(When(waits, then=Now()), default=None),
-        cancel_requested_at=Now(),
-    )
+    batch = list(job_ids)
+    if not batch:
+        return 0
+    alias = jobs_alias()
+    rows = _CANCEL.execute(alias, batch)
+    announcements.cancelled(rows, using=alias)
+    return len(rows)
 
 
 def retry(job_ids: Iterable[UUID | str]) -> int:

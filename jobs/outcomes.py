@@ -72,6 +72,7 @@ class Outcome(NamedTuple):
     exception: str = ""
     message: str = ""
     traceback: str = ""
+    microseconds: int | None = None  # that the function ran
 
     @property
     def summary(self) -> str:
@@ -85,9 +86,11 @@ def succeeded(claim: Claim | Fence, result: Any) -> Outcome:
     return succeeded_with_json(claim, values.as_json(result))
 
 
-def succeeded_with_json(claim: Claim | Fence, result: str | None) -> Outcome:
+def succeeded_with_json(
+    claim: Claim | Fence, result: str | None, microseconds: int | None = None
+) -> Outcome:
     """running → succeeded, with a result that is JSON text already"""
-    return Outcome(claim, Status.SUCCEEDED, 0.0, result)
+    return Outcome(claim, Status.SUCCEEDED, 0.0, result, None, "", "", "", microseconds)
 
 
 def failed(

@@ -52,13 +52,15 @@ def send_enqueued(jobs: Iterable[Any]) -> None:
     """Send `task_enqueued` for jobs whose rows were committed just now."""
     for job in jobs:
         task = placed(discovery.find(job.task), job.queue, job.priority)
+        created = job.created_at
         result = _result(
             task,
             str(job.id),
             job.args,
             job.kwargs,
             status=TaskResultStatus.READY,
-            enqueued_at=job.created_at or datetime.now(UTC),
+            # Only a job that was saved by itself has read its time back.
+            enqueued_at=created if isinstance(created, datetime) else datetime.now(UTC),
         )
         _send(compat.task_enqueued, result)
 

@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from jobs import conf, crashpoints, enqueue, signals, values
+from jobs import announcements, conf, crashpoints, enqueue, signals, values
 from jobs.models.queues import Queue
 from jobs.statuses import FINISHED, Phase, Status
 from jobs.uuid7 import uuid7
@@ -296,6 +296,7 @@ class Job(models.Model):
             super().save(*args, **kwargs)
         else:
             enqueue.insert_one(self, using)
+        announcements.enqueued([self], using=using)
         signals.announce_runnable(
             using=using,
             newborn=(self.id, self.queue, self.priority) if is_due else None,

@@ -6,8 +6,9 @@ from django.db import models, router
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from jobs import values
+from jobs import announcements, events, values
 from jobs.errors import UnknownQueue
+from jobs.events import Paused, Resumed
 
 
 class QueueQuerySet(models.QuerySet["Queue", "Queue"]):
@@ -23,25 +24,21 @@ class QueueQuerySet(models.QuerySet["Queue", "Queue"]):
         Jobs can still be saved to it. False if it was paused already: then `by` and `reason`
         stay as they were. Raises UnknownQueue.
         """
-        changed = (
-            self._named(name)
-            .filter(paused_at=None)
-            .update(
-                paused_at=Now(),
-                paused_by=values.printable(by)[:150],
-                pause_reason=values.printable(reason),
-            )
-        )
-        return bool(changed)
+        by, reason = values.printable(by)[:150], values.printable(reason)
+        rows = self._named(name).filter(paused_at=None)
+        paused = rows.update(paused_at=Now(), paused_by=by, pause_reason=reason)
+        if paused:
+            batch = [Paused(name, by, reason)]
+            announcements.send(events.queue_paused, batch, using=rows.db)
+        return bool(paused)
 
     def resume(self, name: str) -> bool:
         """Let workers start its jobs again. False if it was not paused. Raises UnknownQueue."""
-        changed = (
-            self._named(name)
-            .paused()
-            .update(paused_at=None, paused_by="", pause_reason="")
-        )
-        return bool(changed)
+        rows = self._named(name).paused()
+        resumed = rows.update(paused_at=None, paused_by="", pause_reason="")
+        if resumed:
+            announcements.send(events.queue_resumed, [Resumed(name)], using=rows.db)
+        return bool(resumed)
 
     def _named(self, name: str) -> QueueQuerySet:
         rows = self.using(router.db_for_write(self.model))
