@@ -1,4 +1,4 @@
-"""Run a command once what it needs is there."""
+"""Run a command with every service that the tests need."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from devtools.services.postgresql import postgresql_url
-from devtools.services.programs import Missing, chromium, program
+from devtools.services.programs import Missing, chromium
 from devtools.services.rabbitmq import rabbitmq_url
 
 
@@ -37,16 +37,3 @@ def run_with_services(command: Sequence[str]) -> int:
     if problems and os.environ.get("CI"):
         return 1
     return subprocess.run(command, env=environ).returncode
-
-
-def run_with_program(name: str, package: str, command: Sequence[str]) -> int:
-    """Run the command if a program is there; its exit code.
-
-    Without the program that is an error where CI is set, and elsewhere a step left out.
-    """
-    try:
-        program(name, package=package)
-    except Missing as error:
-        sys.stderr.write(f"left out: {' '.join(command)}: {error}\n")
-        return 1 if os.environ.get("CI") else 0
-    return subprocess.run(command).returncode

@@ -15,7 +15,7 @@ import pytest
 
 from devtools import services
 from devtools.services import Missing, PostgreSQLCluster, RabbitMQNode
-from devtools.services.run import run_with_program, run_with_services
+from devtools.services.run import run_with_services
 
 pytestmark = pytest.mark.real
 
@@ -197,21 +197,3 @@ def test_a_command_runs_with_the_addresses_and_its_exit_code_is_kept() -> None:
     )
 
     assert run_with_services([sys.executable, "-c", code]) == 7
-
-
-def test_a_step_runs_if_its_program_is_there() -> None:
-    assert run_with_program("sh", "dash", ["sh", "-c", "exit 7"]) == 7
-
-
-@pytest.mark.parametrize(("ci", "code"), [("", 0), ("1", 1)])
-def test_a_step_whose_program_is_missing_is_left_out_but_not_in_ci(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    ci: str,
-    code: int,
-) -> None:
-    monkeypatch.setenv("CI", ci)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-
-    assert run_with_program("no-such-program", "no-such-package", ["false"]) == code
-    assert "left out: false: no-such-package is not here" in capsys.readouterr().err
