@@ -1,10 +1,10 @@
-# One image for the site, the workers and the migrations: the command makes the difference.
+# One image for the site, the workers and the migrations. Only the commands differ.
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
 ENV PIP_CACHE_DIR=/cache PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /venv
-# Before the source: a changed line of code installs nothing anew.
+# Before the source, so that a changed line of code reinstalls nothing.
 COPY requirements.txt /
 RUN --mount=type=cache,target=/cache \
     /venv/bin/pip install --no-deps --require-hashes -r /requirements.txt
@@ -12,7 +12,7 @@ WORKDIR /app
 COPY manage.py ./
 COPY jobs jobs
 COPY jobsite jobsite
-# Any key will do: nothing that is built here is signed with it.
+# Any key will do: the build signs nothing with it.
 RUN SECRET_KEY=build /venv/bin/python manage.py collectstatic --noinput \
     && /venv/bin/python -m compileall -q /venv /app
 
@@ -26,7 +26,8 @@ WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Heartbeats of gunicorn's workers go to memory: a slow disk must not look like a hang.
+# The heartbeat files of gunicorn's workers are in memory: a slow disk must not look like a
+# hang.
 CMD ["gunicorn", "jobsite.wsgi", "--bind=0.0.0.0:8000", "--worker-class=gthread", \
      "--workers=2", "--threads=8", "--worker-tmp-dir=/dev/shm", "--no-control-socket", \
      "--access-logfile=-"]

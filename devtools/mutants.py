@@ -143,7 +143,7 @@ MUTANTS = (
         broken="if lifecycle.complete(self.claim, result) is None:",
         tests=(
             "tests/test_options.py::TestAtomic::"
-            "test_its_writes_are_undone_when_its_job_is_somebody_elses[database]",
+            "test_its_writes_are_rolled_back_if_another_attempt_owns_the_job[database]",
         ),
         database="postgresql",
     ),
@@ -155,7 +155,7 @@ MUTANTS = (
         "        execution.complete(result)\n",
         tests=(
             "tests/test_options.py::TestAtomic::"
-            "test_its_writes_are_undone_when_its_job_is_somebody_elses[database]",
+            "test_its_writes_are_rolled_back_if_another_attempt_owns_the_job[database]",
         ),
         database="postgresql",
     ),

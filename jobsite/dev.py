@@ -1,7 +1,7 @@
-"""`make run`: the site and a worker in one terminal, set up on the way, for development.
+"""`make run`: the site and a worker in one terminal, for development.
 
-Everything they need is made on the first run: tables, a superuser, a few example jobs.
-Both start anew when a Python file changes, and end together.
+The first run creates what they need: tables, a superuser, a few example jobs. Both restart
+when a Python file changes, and end together.
 """
 
 import io
@@ -31,19 +31,19 @@ from jobs.transports import rabbitmq
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parent.parent
-#: Seconds that running jobs get at the end: short, because somebody is waiting.
+#: Seconds that running jobs get to end. Few, because a person is waiting at the terminal.
 GRACE = 3
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    for number in ENDINGS:
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: sys.exit(0))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
     os.environ.setdefault("DEBUG", "True")
     os.environ["PYTHONUNBUFFERED"] = "1"
     children_environ = dict(os.environ)
-    # The example jobs are saved here, and published by the worker.
+    # This process saves the example jobs, and leaves it to the worker to publish them.
     os.environ["JOBS_PUBLISH_ON_SAVE"] = "False"
     try:
         port = free_port()
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 class Refused(Exception):
-    """It cannot start: why, and the way out."""
+    """Raised when nothing can start: the message says why, and what helps."""
 
 
 def refuse(reason: str) -> int:
@@ -88,13 +88,13 @@ def free_port() -> int:
         except OSError as error:
             raise Refused(
                 f"port {port} cannot be used ({error.strerror}). "
-                f"Another one: make run PORT={port % 65535 + 1}"
+                f"Choose another one: make run PORT={port % 65535 + 1}"
             ) from None
     return port
 
 
 def announce() -> None:
-    """Say which database and which transport are used, without their passwords."""
+    """Print which database and which transport are used, without passwords."""
     database = settings.DATABASES["default"]
     if connection.vendor == "sqlite":
         where = f"SQLite, {database['NAME']}"
@@ -110,7 +110,10 @@ def announce() -> None:
 
 
 def make_superuser() -> str:
-    """How to sign in. The password of a new superuser is shown this once."""
+    """Create a superuser if there is none. Returns how to sign in.
+
+    A new password is shown only this once.
+    """
     users = get_user_model()._default_manager
     existing = users.filter(is_superuser=True, is_active=True).order_by("pk").first()
     if existing:
@@ -125,7 +128,7 @@ def make_superuser() -> str:
 
 
 def make_examples() -> None:
-    """Jobs to look at, in a table that has none."""
+    """Save a few jobs to look at, unless there are jobs already."""
     # Importable only once Django is set up.
     from jobs.models import Job  # noqa: PLC0415
 
@@ -139,7 +142,7 @@ def make_examples() -> None:
 
 
 class Process:
-    """A child in a process group of its own: Ctrl-C reaches us, and we tell it."""
+    """A child in its own process group: only we get the Ctrl-C, and we stop the child."""
 
     def __init__(
         self, name: str, command: Sequence[str], environ: dict[str, str]
@@ -169,16 +172,16 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; as a shell says it when a signal ended it."""
+        """None while it runs. If a signal ended it, 128 plus the signal, as in a shell."""
         code = self.popen.poll()
         return 128 - code if code is not None and code < 0 else code
 
     def terminate(self) -> None:
-        """Ask it to end. Its own children are its business."""
+        """Ask it to end. It ends its own children."""
         self.popen.terminate()
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end, and end what is left of its group then."""
+        """Wait until it has ended, then kill what is left of its process group."""
         try:
             self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -192,14 +195,14 @@ class Process:
 
 
 def serve(port: int, sign_in: str, environ: dict[str, str]) -> int:
-    """Run both until told to stop (0), or until the site ends (its exit code)."""
+    """Run both until a signal (0), or until the site ends (its exit code)."""
     stop = threading.Event()
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    for number in ENDINGS:
-        signal.signal(number, told)
+    for number in STOP_SIGNALS:
+        signal.signal(number, on_signal)
 
     site = Process("site", ["runserver", f"{HOST}:{port}"], environ)
     worker = Process("worker", ["runworker", "--grace", str(GRACE)], environ)
@@ -212,16 +215,18 @@ def serve(port: int, sign_in: str, environ: dict[str, str]) -> int:
         while site.exit_code is None and not stop.wait(0.5):
             if not ready and answers(port):
                 ready = True
-                say(f"\n  http://{HOST}:{port}/  {sign_in}\n  Ctrl-C stops it all.\n")
+                say(
+                    f"\n  http://{HOST}:{port}/  {sign_in}\n  Ctrl-C stops everything.\n"
+                )
             if worker_runs and worker.exit_code is not None:
                 worker_runs = False
                 say(
                     f"worker | ended with code {worker.exit_code}; "
-                    "starts again when a Python file changes"
+                    "it starts again when a Python file changes"
                 )
             if (now := snapshot()) != seen:
                 seen, worker_runs = now, True
-                say("worker | a Python file changed: starting anew")
+                say("worker | a Python file changed: restarting")
                 worker.terminate()
                 worker.wait(GRACE + 3)
                 worker.start()
@@ -242,14 +247,14 @@ def answers(port: int) -> bool:
 
 
 def snapshot() -> dict[Path, int]:
-    """When each Python file of the project was last changed."""
+    """The time of the last change of each Python file in the project."""
     packages = (path.parent for path in ROOT.glob("*/__init__.py"))
     files = itertools.chain.from_iterable(path.rglob("*.py") for path in packages)
     changed = {}
     for path in files:
         try:
             changed[path] = path.stat().st_mtime_ns
-        except FileNotFoundError:  # an editor is replacing it at this moment
+        except FileNotFoundError:  # an editor is replacing it just now
             pass
     return changed
 

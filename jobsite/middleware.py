@@ -1,4 +1,4 @@
-"""What the site answers while its database is away, and a header that Django 5.2 lacks."""
+"""An answer while the database is away, and a header that Django 5.2 cannot send."""
 
 import logging
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from django.http import HttpRequest, HttpResponse
 
 logger = logging.getLogger("jobs.site")
 
-#: When to come back, in seconds.
+#: Seconds after which a client may try again.
 RETRY_SECONDS = 5
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class DatabaseAwayMiddleware:
-    """503 and a sentence for whatever fails because the database does not answer."""
+    """Answers 503, with a sentence, when a view fails because the database is away."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -32,7 +32,7 @@ class DatabaseAwayMiddleware:
         logger.error("%s %s", request.method, request.path, exc_info=exception)
         return HttpResponse(
             "The database does not answer at the moment. Try again in a few seconds, and "
-            "then look whether what you sent last was saved.\n",
+            "check then whether your last change was saved.\n",
             content_type="text/plain; charset=utf-8",
             status=503,
             headers={"Retry-After": str(RETRY_SECONDS), "Cache-Control": "no-store"},
@@ -51,7 +51,7 @@ class ContentSecurityPolicyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        # Django's own page about an exception has inline styles and scripts.
+        # Django's debug pages have inline styles and scripts.
         if not (settings.DEBUG and response.status_code in (404, 500)):
             response.headers.setdefault("Content-Security-Policy", self.policy)
         return response

@@ -15,7 +15,7 @@ env.read_env(str(BASE_DIR / ".env"))
 
 
 def local_secret_key() -> str:
-    """A key of this machine's own, made once: a fresh clone needs no settings to start."""
+    """This machine's own key, generated once: a fresh clone starts without any settings."""
     path = BASE_DIR / ".secret_key"
     if not path.exists():
         path.touch(mode=0o600)
@@ -53,7 +53,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
-# Nothing from elsewhere, nothing inline. The admin and our pages need no more than this.
+# Nothing from other sites, nothing inline: the admin and our pages need no more.
 SECURE_CSP = {
     "default-src": ["'self'"],
     "object-src": ["'none'"],
@@ -95,8 +95,8 @@ DATABASES: dict[str, dict[str, Any]] = {
     "default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}"),
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # Several processes write to it: readers beside the writer (WAL), writers in turn
-    # (IMMEDIATE, with a wait), and a commit is on the disk when it returns (FULL).
+    # Several processes use the file. WAL: readers do not block the writer. IMMEDIATE, with a
+    # timeout: writers take turns. FULL: a commit is on disk when it returns.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
@@ -108,7 +108,7 @@ else:
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# QUEUES empty: a task may name any queue.
+# Without QUEUES, a task may name any queue.
 TASKS = {"default": {"BACKEND": "jobs.backend.JobsBackend", "QUEUES": []}}
 
 JOBS = {
@@ -137,7 +137,7 @@ STORAGES = {
         else "jobsite.storage.StaticFilesStorage"
     },
 }
-# A clone that never ran collectstatic still shows its pages with their styles.
+# A clone where collectstatic never ran still has its styles.
 WHITENOISE_USE_FINDERS = True
 
 LOG_FORMATTERS: dict[str, dict[str, str]] = {

@@ -1,4 +1,4 @@
-"""Static files with a hash in their names, once they were collected; as they are before."""
+"""Static files: with a hash in their names once they are collected, plain before that."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from whitenoise.storage import (  # type: ignore[import-untyped]
 
 
 class StaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]
-    """A clone that never ran collectstatic still shows its pages with their styles."""
+    """Also serves files that were never collected, as in a fresh clone."""
 
     manifest_strict = False
 
@@ -16,5 +16,5 @@ class StaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[
         try:
             return str(super().hashed_name(name, *args, **kwargs))
         except ValueError:
-            # Not collected: whitenoise finds it by its own name (WHITENOISE_USE_FINDERS).
+            # Not collected: whitenoise finds the file under its own name (USE_FINDERS).
             return name

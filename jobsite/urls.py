@@ -1,4 +1,4 @@
-"""Addresses of the site: the status pages, the admin, and a root that leads to the pages."""
+"""The site's URLs: the status pages, the admin, logging in, and probes."""
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
@@ -17,7 +17,7 @@ admin.site.index_title = _("Administration")
 
 
 def favicon(request: HttpRequest) -> HttpResponse:
-    """The one address that browsers ask for on their own."""
+    """Browsers ask for this address by themselves."""
     return redirect(static("jobs/favicon.svg"))
 
 
@@ -25,7 +25,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="jobs:list")),
     path("jobs/", include("jobs.urls")),
     path("admin/", admin.site.urls),
-    # The admin's own login lets in staff alone; the status pages are for others too.
+    # The admin's own login is for staff only; the status pages are for others, too.
     path(
         "login/",
         LoginView.as_view(
@@ -40,7 +40,7 @@ urlpatterns = [
     ),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("favicon.ico", favicon),
-    # For probes: without a login, and without a slash at the end.
+    # For probes: no login, and no trailing slash.
     path("healthz", health.healthz),
     path("readyz", health.readyz),
 ]

@@ -1,4 +1,4 @@
-"""Django's own tasks interface over our rows."""
+"""Django's tasks interface to the job table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_run_after_is_kept() -> None:
     assert Job.objects.get().run_after == later
 
 
-def test_arguments_are_made_plain_json_as_django_does_it() -> None:
+def test_arguments_become_plain_json_as_in_djangos_own_backends() -> None:
     echo.enqueue((1, {"a": (2,)}))
 
     assert Job.objects.get().args == [[1, {"a": [2]}]]
@@ -67,7 +67,7 @@ def test_the_result_follows_the_row(worker_row: Worker) -> None:
     assert add.get_result(result.id).return_value == 3
 
 
-def test_a_failure_is_told_with_its_exception(worker_row: Worker) -> None:
+def test_a_failed_result_has_its_exception_and_traceback(worker_row: Worker) -> None:
     result = fail.enqueue()
     ((claim, budget),) = lifecycle.claim([UUID(result.id)], worker_row.id)
     lifecycle.finish(
@@ -85,6 +85,6 @@ def test_a_failure_is_told_with_its_exception(worker_row: Worker) -> None:
 
 
 @pytest.mark.parametrize("result_id", ["", "nonsense", str(UUID(int=1))])
-def test_a_result_that_is_not_there_does_not_exist(result_id: str) -> None:
+def test_an_unknown_id_is_a_result_that_does_not_exist(result_id: str) -> None:
     with pytest.raises(TaskResultDoesNotExist):
         add.get_result(result_id)

@@ -1,4 +1,4 @@
-"""What can be wrong at start, and what is said then."""
+"""System checks: what is wrong with the setup is reported at start."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jobs.errors import ConfigurationError
 
 
 def messages() -> list[str]:
-    return [f"{each.id} {each.msg}" for each in run_checks(tags=["jobs"])]
+    return [f"{message.id} {message.msg}" for message in run_checks(tags=["jobs"])]
 
 
-def test_the_site_as_it_is_has_nothing_to_complain_of() -> None:
+def test_the_sites_own_settings_pass() -> None:
     assert messages() == []
 
 
@@ -68,21 +68,21 @@ def test_a_setting_that_cannot_be_used_is_an_error(
     assert "secret" not in message
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_every_problem_is_reported_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"PREFIX.*; .*QUEUE_TYPE"):
         conf.load({"PREFIX": "", "QUEUE_TYPE": ""})
 
 
 @pytest.mark.sqlite
-def test_sqlite_that_would_lock_itself_out_is_warned_of(
+def test_sqlite_without_immediate_transactions_is_a_warning(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
 
-    assert [each.partition(" ")[0] for each in messages()] == ["jobs.W001"]
+    assert [message.partition(" ")[0] for message in messages()] == ["jobs.W001"]
 
 
-def test_tasks_that_would_go_elsewhere_are_warned_of(settings: Any) -> None:
+def test_tasks_without_our_backend_is_a_warning(settings: Any) -> None:
     settings.TASKS = {}
 
     assert "jobs.W002 TASKS names no jobs.backend.JobsBackend" in messages()

@@ -1,4 +1,4 @@
-"""What a task says of itself: how often, with which errors, in which transaction."""
+"""The options of a task: how often it is tried, after which errors, in which transaction."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def function() -> None:
     ],
     ids=str,
 )
-def test_options_that_cannot_be_meant_are_refused_where_they_stand(
+def test_options_that_make_no_sense_are_refused_by_the_decorator(
     options: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
@@ -56,7 +56,7 @@ def test_options_survive_using() -> None:
 
 
 @pytest.mark.django_db
-def test_what_a_job_leaves_open_its_task_says(make_job: MakeJob) -> None:
+def test_a_job_takes_what_it_leaves_open_from_its_task(make_job: MakeJob) -> None:
     path = f"{SAMPLE}.with_defaults"
     saved = make_job(path)
     (bulk,) = Job.objects.enqueue_many([Job(task=path)])
@@ -70,7 +70,7 @@ def test_what_a_job_leaves_open_its_task_says(make_job: MakeJob) -> None:
 
 
 @pytest.mark.django_db
-def test_a_form_leaves_it_to_the_task_what_is_left_empty() -> None:
+def test_empty_fields_of_a_form_are_taken_from_the_task() -> None:
     form = JobForm({"task": f"{SAMPLE}.with_defaults", "queue": "", "priority": ""})
 
     assert form.is_valid(), form.errors
@@ -79,7 +79,7 @@ def test_a_form_leaves_it_to_the_task_what_is_left_empty() -> None:
 
 
 @pytest.mark.django_db
-def test_what_a_job_says_itself_stands(make_job: MakeJob) -> None:
+def test_what_a_job_states_itself_is_kept(make_job: MakeJob) -> None:
     job = make_job(f"{SAMPLE}.with_defaults", queue="other", priority=0, max_attempts=1)
 
     job.refresh_from_db()
@@ -87,7 +87,7 @@ def test_what_a_job_says_itself_stands(make_job: MakeJob) -> None:
 
 
 @pytest.mark.django_db
-def test_what_the_database_interrupts_too_often_fails(
+def test_a_job_that_is_interrupted_too_often_fails(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -101,16 +101,14 @@ def test_what_the_database_interrupts_too_often_fails(
     assert job.interruptions == outcomes.MAX_INTERRUPTIONS
 
 
-def test_a_snooze_says_for_how_long() -> None:
+def test_a_snooze_needs_a_time() -> None:
     with pytest.raises(TypeError, match="after=seconds or until="):
         Snooze()
 
 
 @pytest.mark.usefixtures("transport")
 class TestRunning:
-    def test_a_task_may_ask_to_be_tried_again(
-        self, site: Site, make_job: MakeJob
-    ) -> None:
+    def test_retry_tries_again(self, site: Site, make_job: MakeJob) -> None:
         site.worker()
         job = make_job(f"{SAMPLE}.fail_twice", str(site.directory / "evidence"))
 
@@ -119,17 +117,13 @@ class TestRunning:
         assert (job.result, job.failures, job.attempt) == ("at last", 2, 3)
         assert job.attempts.latest("number").message == "not yet"
 
-    def test_an_error_that_no_retry_helps_fails_at_once(
-        self, site: Site, make_job: MakeJob
-    ) -> None:
+    def test_give_up_on_fails_at_once(self, site: Site, make_job: MakeJob) -> None:
         site.worker()
         job = make_job(f"{SAMPLE}.give_up")
 
         assert ends_as(job, "failed").attempt == 1
 
-    def test_a_task_may_snooze_without_using_an_attempt(
-        self, site: Site, make_job: MakeJob
-    ) -> None:
+    def test_snooze_uses_no_attempt(self, site: Site, make_job: MakeJob) -> None:
         site.worker()
         job = make_job(f"{SAMPLE}.snooze_once", str(site.directory / "marker"))
 
@@ -138,7 +132,9 @@ class TestRunning:
         assert (job.result, job.failures) == ("awake", 0)
         assert job.attempts.get().outcome == Ending.SNOOZED
 
-    def test_a_task_may_call_itself_off(self, site: Site, make_job: MakeJob) -> None:
+    def test_cancel_ends_the_job_as_cancelled(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
         site.worker()
         job = make_job(f"{SAMPLE}.call_off")
 
@@ -146,7 +142,9 @@ class TestRunning:
 
         assert job.error == "nobody needs this any more"
 
-    def test_a_deadlock_is_no_failure(self, site: Site, make_job: MakeJob) -> None:
+    def test_a_deadlock_is_an_interruption_and_not_a_failure(
+        self, site: Site, make_job: MakeJob
+    ) -> None:
         site.worker()
         job = make_job(f"{SAMPLE}.deadlock", str(site.directory / "marker"))
 
@@ -168,7 +166,7 @@ class TestAtomic:
         assert Queue.objects.filter(name="made").exists()
         ends_as(make_job(), "succeeded")
 
-    def test_its_writes_are_undone_when_it_raises(
+    def test_its_writes_are_rolled_back_if_it_raises(
         self, site: Site, make_job: MakeJob
     ) -> None:
         site.worker()
@@ -179,10 +177,10 @@ class TestAtomic:
         assert not Queue.objects.filter(name="made").exists()
 
     @pytest.mark.postgresql
-    def test_its_writes_are_undone_when_its_job_is_somebody_elses(
+    def test_its_writes_are_rolled_back_if_another_attempt_owns_the_job(
         self, site: Site, make_job: MakeJob
     ) -> None:
-        """Not on SQLite: there an open transaction keeps everybody else from writing."""
+        """Not on SQLite, where an open transaction keeps all others from writing."""
         worker, written = site.worker(), site.directory / "written"
         job = make_job(
             f"{SAMPLE}.make_queue", "made", 5.0, kwargs={"marker": str(written)}
@@ -198,7 +196,7 @@ class TestAtomic:
         assert worker.stop() == 0
 
     @pytest.mark.postgresql
-    def test_its_writes_are_undone_when_its_process_is_killed(
+    def test_its_writes_are_rolled_back_if_its_process_is_killed(
         self, site: Site, make_job: MakeJob
     ) -> None:
         worker, written = site.worker(), site.directory / "written"

@@ -41,7 +41,7 @@ def test_the_lock_files_agree() -> None:
     assert runtime <= development
 
 
-def test_others_are_measured_with_the_releases_that_we_use_ourselves() -> None:
+def test_peers_are_measured_with_our_own_releases() -> None:
     ours, theirs = (
         dict(re.findall(r"^([\w.-]+)==(.*)", text_of(name), re.MULTILINE))
         for name in (LOCKS[1], PEERS_LOCK)
@@ -54,13 +54,13 @@ def test_others_are_measured_with_the_releases_that_we_use_ourselves() -> None:
     }
 
 
-def test_every_range_is_locked() -> None:
+def test_every_dependency_is_locked() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))
-    ranges = [
+    dependencies = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["site"],
     ]
-    wanted = {re.split(r"[\[>=<; ]", each)[0] for each in ranges}
+    wanted = {re.split(r"[\[>=<; ]", text)[0] for text in dependencies}
 
     locked = set(
         re.findall(r"^([\w.-]+)(?:\[\w+\])?==", text_of(LOCKS[0]), re.MULTILINE)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_no_tracked_file_names_somebody_s_directory() -> None:
+def test_no_tracked_file_names_a_home_directory() -> None:
     words = re.compile(rb"(?<![\w.}/-])/(?:root|home|Users)/\w")
 
     named = [path for path in tracked() if words.search((ROOT / path).read_bytes())]
@@ -24,7 +24,7 @@ def test_make_lists_every_target() -> None:
 
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
 
-    # `suites` is a step of `test`: nobody calls it.
+    # `suites` is a step of `test`, and not called by itself.
     assert sorted(re.findall(r"^  make (\w+) ", listed, re.MULTILINE)) == sorted(
         set(targets) - {"suites"}
     )

@@ -1,11 +1,11 @@
--- Makes of jobs_job a table with one partition a week, without copying a row: what is there
--- becomes the first partition. What it is good for, and what it costs: docs/scaling.md.
+-- Turns jobs_job into a table with one partition for each week, without copying a row: the
+-- existing table becomes the first partition. docs/scaling.md says what that gains and costs.
 --
 --     psql -1 -v ON_ERROR_STOP=1 -f deploy/postgresql/partitions.sql    (stop workers and site first)
---     SELECT jobs_add_weeks(2);                    -- each day, from cron: so many weeks ahead
---     SELECT jobs_drop_weeks(current_date - 14);   -- each day: the weeks that ended before
+--     SELECT jobs_add_weeks(2);                    -- daily, from cron: prepare the next two weeks
+--     SELECT jobs_drop_weeks(current_date - 14);   -- daily: drop the weeks that ended before
 
--- The least id of a moment: a UUIDv7 begins with its milliseconds.
+-- The smallest id of a moment: a UUIDv7 begins with milliseconds.
 CREATE FUNCTION jobs_id_at(moment timestamptz) RETURNS uuid LANGUAGE sql AS $$
     SELECT rpad(lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0'), 32, '0')::uuid
 $$;
@@ -26,7 +26,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- A week in which a job is left that has not finished stays, with all its rows.
+-- A week that still has an unfinished job is kept, with all its rows.
 CREATE FUNCTION jobs_drop_weeks(until date) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     name text;
@@ -41,7 +41,7 @@ BEGIN
         EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I WHERE finished_at IS NULL)', name) INTO is_busy;
         CONTINUE WHEN is_busy;
         EXECUTE format('DELETE FROM jobs_attempt WHERE job_id IN (SELECT id FROM %I)', name);
-        -- The foreign key is checked at the end of the transaction, which is too late.
+        -- At the end of the transaction, a check of the foreign key would come too late.
         SET CONSTRAINTS ALL IMMEDIATE;
         EXECUTE format('ALTER TABLE jobs_job DETACH PARTITION %I', name);
         EXECUTE format('DROP TABLE %I', name);
@@ -51,40 +51,40 @@ END $$;
 
 DO $$
 DECLARE
-    each record;
+    existing record;
     statement text;
     statements text[] := '{}';
 BEGIN
-    -- Constraints that lead from and to the table, and its indexes, keep their names, so that
-    -- later migrations find them; those of the first partition get other ones.
-    FOR each IN SELECT conrelid::regclass AS owner, conname, contype, pg_get_constraintdef(oid) AS text
+    -- The table's constraints, those of other tables that refer to it, and its indexes keep
+    -- their names, so that later migrations find them. The first partition's get new names.
+    FOR existing IN SELECT conrelid::regclass AS owner, conname, contype, pg_get_constraintdef(oid) AS text
                   FROM pg_constraint
                  WHERE confrelid = 'jobs_job'::regclass
                     OR conrelid = 'jobs_job'::regclass AND contype IN ('p', 'f') LOOP
         statements := statements || format('ALTER TABLE %s ADD CONSTRAINT %I %s',
-                                           each.owner, each.conname, each.text);
-        IF each.contype = 'f' THEN
-            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', each.owner, each.conname);
+                                           existing.owner, existing.conname, existing.text);
+        IF existing.contype = 'f' THEN
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', existing.owner, existing.conname);
         END IF;
     END LOOP;
-    FOR each IN SELECT indexname AS name, indexdef AS text FROM pg_indexes
+    FOR existing IN SELECT indexname AS name, indexdef AS text FROM pg_indexes
                  WHERE schemaname = current_schema() AND tablename = 'jobs_job' LOOP
-        EXECUTE format('ALTER INDEX %I RENAME TO %I', each.name, each.name || '_first');
-        IF each.name <> 'jobs_job_pkey' THEN
-            statements := statements || each.text;
+        EXECUTE format('ALTER INDEX %I RENAME TO %I', existing.name, existing.name || '_first');
+        IF existing.name <> 'jobs_job_pkey' THEN
+            statements := statements || existing.text;
         END IF;
     END LOOP;
     ALTER TABLE jobs_job RENAME TO jobs_job_first;
     CREATE TABLE jobs_job (LIKE jobs_job_first INCLUDING DEFAULTS INCLUDING CONSTRAINTS)
         PARTITION BY RANGE (id);
     FOREACH statement IN ARRAY statements LOOP
-        -- pg_get_constraintdef and pg_indexes wrote the name that the table had, and has again.
+        -- pg_get_constraintdef and pg_indexes wrote the old name, which the new table has now.
         CONTINUE WHEN statement LIKE '%REFERENCES jobs_job(%';
         EXECUTE statement;
     END LOOP;
     EXECUTE format('ALTER TABLE jobs_job ATTACH PARTITION jobs_job_first FOR VALUES FROM (MINVALUE) TO (%L)',
                    jobs_id_at((date_trunc('week', now() AT TIME ZONE 'UTC') + interval '1 week') AT TIME ZONE 'UTC'));
-    -- For an id that nobody reckoned with: saving must not fail.
+    -- For ids of any other time: saving must not fail.
     CREATE TABLE jobs_job_other PARTITION OF jobs_job DEFAULT;
     PERFORM jobs_add_weeks(2);
     FOREACH statement IN ARRAY statements LOOP

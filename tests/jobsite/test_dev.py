@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def test_make_run_names_a_taken_port_and_the_way_out(tmp_path: Path) -> None:
+def test_a_taken_port_is_named_with_a_free_one(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -41,7 +41,7 @@ def test_make_run_names_a_taken_port_and_the_way_out(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_make_run_names_a_database_that_is_away(tmp_path: Path) -> None:
+def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
     [port, nobody] = free_ports(2)
     url = f"postgres://me:secret@127.0.0.1:{nobody}/jobs"
 
@@ -79,10 +79,10 @@ def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_make_run_shows_the_way_in_runs_a_job_and_ends_when_told(
+def test_make_run_prints_how_to_sign_in_runs_a_job_and_stops_on_a_signal(
     started: subprocess.Popen[str], number: signal.Signals, tmp_path: Path
 ) -> None:
-    seen = lines_until(started, "Ctrl-C stops it all")
+    seen = lines_until(started, "Ctrl-C stops everything")
     assert "transport: the database" in seen
     assert re.search(r"sign in as admin with the password \S{12} ", seen)
     assert one_succeeds(tmp_path / "db.sqlite3")
@@ -94,21 +94,21 @@ def test_make_run_shows_the_way_in_runs_a_job_and_ends_when_told(
     assert "Traceback" not in seen + output
 
 
-def test_make_run_starts_the_worker_anew_when_a_file_changes(
+def test_the_worker_restarts_when_a_file_changes(
     started: subprocess.Popen[str],
 ) -> None:
-    lines_until(started, "Ctrl-C stops it all")
+    lines_until(started, "Ctrl-C stops everything")
 
     (ROOT / "jobs/__init__.py").touch()
 
-    lines_until(started, "a Python file changed: starting anew")
+    lines_until(started, "a Python file changed: restarting")
     lines_until(started, "slots")
     started.send_signal(signal.SIGINT)
     assert started.wait(DEADLINE) == 0
 
 
-def test_make_run_ends_with_the_site(started: subprocess.Popen[str]) -> None:
-    lines_until(started, "Ctrl-C stops it all")
+def test_make_run_ends_when_the_site_ends(started: subprocess.Popen[str]) -> None:
+    lines_until(started, "Ctrl-C stops everything")
     children = psutil.Process(started.pid).children()
     [site] = [child for child in children if "runserver" in child.cmdline()]
 
@@ -120,7 +120,7 @@ def test_make_run_ends_with_the_site(started: subprocess.Popen[str]) -> None:
 
 
 def one_succeeds(database: Path) -> bool:
-    """One of the example jobs does."""
+    """Wait until one of the example jobs has succeeded."""
     query = "SELECT count(*) FROM jobs_job WHERE status = 'succeeded'"
     with contextlib.closing(sqlite3.connect(database)) as connection:
         return bool(eventually(lambda: connection.execute(query).fetchone()[0]))
@@ -133,11 +133,11 @@ def lines_until(process: subprocess.Popen[str], text: str) -> str:
         seen += line
         if text in line:
             return seen
-    raise AssertionError(f"it ended without {text!r}:\n{seen}")
+    raise AssertionError(f"it ended without printing {text!r}:\n{seen}")
 
 
 def dev_environ(directory: Path, port: int) -> dict[str, str]:
-    """The environment of `make run` on a machine where nothing is set."""
+    """The environment of `make run` on a machine without settings."""
     return {
         "PATH": os.environ["PATH"],
         "DATABASE_URL": f"sqlite:///{directory / 'db.sqlite3'}",

@@ -1,7 +1,7 @@
-"""The Dockerfile and docker-compose.yml, as far as they can be tried without an engine.
+"""The Dockerfile and docker-compose.yml, as far as they can be tested without an engine.
 
-The real Compose and hadolint read them; what the image would hold is laid out in a
-directory, and there the very commands run in the very environment that Compose sets.
+The real Compose and hadolint read them. A directory stands in for the image: its commands run
+there, in the environment that Compose sets.
 """
 
 import json
@@ -39,7 +39,7 @@ SECRETS = {
 def compose(
     *arguments: str, file: Path = COMPOSE, secrets: Mapping[str, str] = SECRETS
 ) -> subprocess.CompletedProcess[str]:
-    """Run Compose, with no environment and no .env but these secrets."""
+    """Run Compose with these secrets, and no other environment or .env."""
     return subprocess.run(
         [
             *(BIN / "docker-compose", "--file", file, "--env-file", os.devnull),
@@ -68,7 +68,7 @@ def test_compose_accepts_the_file() -> None:
 
 
 def test_compose_refuses_a_broken_file(tmp_path: Path) -> None:
-    """So that the test above means something."""
+    """Otherwise the test above would prove nothing."""
     broken = tmp_path / "docker-compose.yml"
     broken.write_text(COMPOSE.read_text().replace("service_healthy", "service_happy"))
 
@@ -79,7 +79,7 @@ def test_compose_refuses_a_broken_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_there_is_no_default_for_a_secret(name: str) -> None:
+def test_a_secret_has_no_default(name: str) -> None:
     checked = compose("config", "--quiet", secrets=SECRETS | {name: ""})
 
     assert checked.returncode != 0
@@ -112,7 +112,7 @@ def test_every_port_is_published_to_this_host_only(configured: dict[str, Any]) -
     assert all(port["host_ip"] == "127.0.0.1" for port in published)
 
 
-def test_the_worker_gets_longer_to_stop_than_its_own_grace(
+def test_the_worker_has_longer_to_stop_than_its_grace(
     configured: dict[str, Any],
 ) -> None:
     [grace] = [
@@ -139,7 +139,7 @@ def test_the_mounted_files_exist(configured: dict[str, Any]) -> None:
     assert mounted[0].is_file()
 
 
-def test_rabbitmq_takes_the_mounted_configuration() -> None:
+def test_rabbitmq_accepts_the_mounted_configuration() -> None:
     node = services.RabbitMQNode()
     extra = (ROOT / "deploy/rabbitmq/20-jobs.conf").read_text()
     with (node.directory / "rabbitmq.conf").open("a") as configuration:
@@ -152,12 +152,12 @@ def test_rabbitmq_takes_the_mounted_configuration() -> None:
 
 
 def copied() -> list[str]:
-    """What the Dockerfile copies from the context."""
+    """The paths that the Dockerfile copies from the build context."""
     lines = re.findall(r"^COPY ((?!--from).*)$", DOCKERFILE, re.MULTILINE)
     return [line.split()[0] for line in lines]
 
 
-def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
+def test_the_build_context_is_what_the_build_copies() -> None:
     kept = [
         line.removeprefix("!")
         for line in (ROOT / ".dockerignore").read_text().splitlines()
@@ -169,7 +169,7 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the files of the image, and with what its build makes."""
+    """A directory with the files of the image, including what the build generates."""
     app = tmp_path_factory.mktemp("image") / "app"
     app.mkdir()
     for name in copied():
@@ -185,14 +185,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environment(configured: dict[str, Any]) -> dict[str, str]:
-    """What Compose sets for the site."""
+    """The environment that Compose sets for the site."""
     environment: dict[str, str] = configured["web"]["environment"]
     return environment
 
 
 @pytest.fixture
 def embedded(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """The same, on SQLite alone."""
+    """That environment, but with SQLite and no broker."""
     here = {"DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}", "RABBITMQ_URL": ""}
     return environment | here
 
@@ -214,7 +214,7 @@ def in_this_python(command: list[str]) -> list[str]:
     return [str(BIN / command[0]), *command[1:]]
 
 
-def test_the_settings_understand_the_environment(
+def test_settings_read_the_environment_that_compose_sets(
     image: Path, environment: dict[str, str]
 ) -> None:
     code = (
@@ -232,7 +232,7 @@ def test_the_settings_understand_the_environment(
     assert (debug, key) == (False, "a-key")
 
 
-def test_the_commands_of_the_compose_file_run(
+def test_the_commands_of_compose_run(
     image: Path, configured: dict[str, Any], embedded: dict[str, str]
 ) -> None:
     run(configured["migrate"]["command"], image, embedded)
@@ -242,7 +242,7 @@ def test_the_commands_of_the_compose_file_run(
     assert "worker" in printed
 
 
-def test_the_health_check_of_a_worker_tells_whether_there_is_one(
+def test_the_health_check_fails_without_a_worker(
     image: Path, configured: dict[str, Any], embedded: dict[str, str]
 ) -> None:
     run(configured["migrate"]["command"], image, embedded)
@@ -264,7 +264,7 @@ def test_the_health_check_of_a_worker_tells_whether_there_is_one(
     assert not is_well()
 
 
-def test_gunicorn_serves_the_site_and_stops_when_told(
+def test_gunicorn_serves_the_site_and_stops_on_sigterm(
     image: Path, configured: dict[str, Any], embedded: dict[str, str]
 ) -> None:
     [port] = services.free_ports(1)

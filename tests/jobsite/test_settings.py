@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def test_every_variable_is_in_the_example_of_the_environment() -> None:
+def test_env_example_lists_every_variable() -> None:
     read = set(
         re.findall(r'\benv(?:\.\w+)?\(\s*"(\w+)"', text_of("jobsite/settings.py"))
     )
@@ -21,7 +21,7 @@ def test_every_variable_is_in_the_example_of_the_environment() -> None:
     assert sorted(shown) == sorted(read | interpolated | {"PORT"})
 
 
-def test_every_variable_of_the_example_has_one_line_of_comment() -> None:
+def test_env_example_explains_every_variable_in_a_comment() -> None:
     lines = text_of(".env.example").splitlines()
     variable = re.compile(r"(# )?[A-Z_]+=")
 

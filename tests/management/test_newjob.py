@@ -1,4 +1,4 @@
-"""`newjob` as a person types it."""
+"""`newjob`, as a person types it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class TestNewJob:
         )
         assert job.queue == "default"
 
-    def test_text_stays_text_and_all_else_is_json(self) -> None:
+    def test_text_stays_text_and_anything_else_is_json(self) -> None:
         assert self.run("simulate_work", "5").args == ["5"]
         assert self.run("add", "5", "--kwarg", "b=-3").args == [5]
         assert Job.objects.latest("id").kwargs == {"b": -3}
         assert self.run("echo", '{"a": [1, null]}').args == [{"a": [1, None]}]
         assert self.run("echo", "just text").args == ["just text"]
 
-    def test_queue_priority_and_delay_are_taken(self) -> None:
+    def test_it_takes_a_queue_a_priority_and_a_delay(self) -> None:
         job = self.run("echo", "--queue=mail", "--priority=-5", "--delay=60")
 
         assert (job.queue, job.priority) == ("mail", -5)
@@ -64,7 +64,7 @@ class TestNewJob:
         ],
         ids=lambda value: str(value)[:40],
     )
-    def test_what_it_cannot_save_it_refuses(
+    def test_it_refuses_what_it_cannot_save(
         self, words: list[str], sentence: str
     ) -> None:
         with pytest.raises(CommandError) as refused:
@@ -87,7 +87,7 @@ def test_wait_follows_a_job_to_its_success(site: Site) -> None:
     assert float(said[1]) >= 3.0
 
 
-def test_wait_tells_of_a_failure_by_its_exit_code(site: Site) -> None:
+def test_wait_exits_with_1_after_a_failure(site: Site) -> None:
     site.worker()
 
     done = site.run("newjob", f"{SAMPLE}.fail", "no luck", "--wait")
@@ -97,7 +97,7 @@ def test_wait_tells_of_a_failure_by_its_exit_code(site: Site) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_says_how_to_begin(site: Site) -> None:
+def test_help_shows_an_example(site: Site) -> None:
     done = site.run("newjob", "--help")
 
     assert done.returncode == 0
