@@ -138,7 +138,7 @@ class World:
 class Worker:
     def __init__(self, world: World, slots: int, machine: Cores | None) -> None:
         self._world = world
-        self._pace = Prefetch(slots)
+        self._prefetch = Prefetch(slots)
         self._slots = [Slot() for _ in range(slots)]
         self._cores = machine or Cores(slots)
         self.supervisor = machine or Cores(1)
@@ -151,11 +151,11 @@ class Worker:
     def look(self) -> None:
         """Take hints from the queue, and claim as many as there is a place for."""
         world = self._world
-        while world.queue and self._unacknowledged < self._pace.hints:
+        while world.queue and self._unacknowledged < self._prefetch.count:
             self._hints.append(world.queue.popleft())
             self._unacknowledged += 1
         # Nobody waits for more who has plenty in hand: see jobs/worker/dispatcher.py.
-        per_slot = self._pace.per_slot
+        per_slot = self._prefetch.per_slot
         is_short_of_work = any(
             per_slot == 1 or slot.count * 2 <= per_slot for slot in self._slots
         )
@@ -177,7 +177,7 @@ class Worker:
         self._claiming = False
         world = self._world
         for place, job in enumerate(claimed):
-            per_slot = self._pace.per_slot
+            per_slot = self._prefetch.per_slot
             slot = max(self._slots, key=lambda each: each.room(per_slot, world.now))
             if not slot.room(per_slot, world.now):
                 self._give_back(claimed[place:])
@@ -201,8 +201,8 @@ class Worker:
         """It turned out to be long: what waits behind it is anybody's."""
         if slot.running is not job:
             return
-        self._pace.stumble(HELD_UP_SECONDS)
-        spare = self._unacknowledged - self._pace.hints
+        self._prefetch.slow_down(HELD_UP_SECONDS)
+        spare = self._unacknowledged - self._prefetch.count
         freed = [*slot.waiting, *list(self._hints)[: max(0, spare)]]
         slot.waiting.clear()
         self._hints = deque(list(self._hints)[max(0, spare) :])
@@ -220,7 +220,7 @@ class Worker:
         took = self._world.now - job.begun
         self.occupied += took
         # Not what it waited for a core: systems share those out in slices, not in turns.
-        self._pace.learn(min(took, self._world.costs.child + job.seconds))
+        self._prefetch.learn([min(took, self._world.costs.child + job.seconds)])
         self._begin(slot)
         self._record()
         self.look()

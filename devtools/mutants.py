@@ -61,11 +61,11 @@ MUTANTS = (
     ),
     Mutant(
         name="a-batch-dies-together",
-        file="jobs/worker/supervisor.py",
-        whole="            if running.number > ended.begun:\n"
-        "                outcome = outcomes.released(running.claim, NOT_BEGUN)\n"
-        "            elif running.number not in ended.at:\n",
-        broken="            if False:\n",
+        file="jobs/worker/running.py",
+        whole="    if running.number > exited.begun:\n"
+        "        return outcomes.released(claim, NOT_BEGUN)\n"
+        "    if running.number not in exited.running:\n",
+        broken="    if False:\n",
         tests=(
             "tests/worker/test_dispatcher.py::TestWorkers::"
             "test_a_killed_child_is_blamed_on_the_one_job_that_it_ran[database]",
@@ -73,9 +73,9 @@ MUTANTS = (
     ),
     Mutant(
         name="nothing-is-taken-back",
-        file="jobs/worker/dispatcher.py",
-        whole="each.held_up() > HELD_UP_SECONDS and",
-        broken="each.held_up() > 3600 and",
+        file="jobs/worker/fleet.py",
+        whole="if seconds > HELD_UP_SECONDS:",
+        broken="if seconds > 3600:",
         tests=(
             "tests/worker/test_dispatcher.py::TestWorkers::"
             "test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere[database]",
@@ -150,9 +150,9 @@ MUTANTS = (
     Mutant(
         name="fence-after-the-commit",
         file="jobs/worker/executor.py",
-        whole="            execution.complete(_call(task, execution, args, kwargs))\n",
-        broken="            result = _call(task, execution, args, kwargs)\n"
-        "        execution.complete(result)\n",
+        whole="        execution.complete(_call(task, execution, args, kwargs))\n",
+        broken="        result = _call(task, execution, args, kwargs)\n"
+        "    execution.complete(result)\n",
         tests=(
             "tests/test_options.py::TestAtomic::"
             "test_its_writes_are_rolled_back_if_another_attempt_owns_the_job[database]",
@@ -174,9 +174,9 @@ MUTANTS = (
     Mutant(
         name="acknowledge-before-the-finish",
         file="jobs/worker/supervisor.py",
-        whole="        ended, self._ended = self._ended, []\n",
-        broken="        ended, self._ended = self._ended, []\n"
-        "        self._consumer.settle([o.claim.job_id for o in ended])\n",
+        whole="        self._recorder.add(news.ended)\n",
+        broken="        self._recorder.add(news.ended)\n"
+        "        self._claimer.settle([o.claim.job_id for o in news.ended])\n",
         tests=(
             "tests/faults/test_worker.py::"
             "test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before",
@@ -185,8 +185,9 @@ MUTANTS = (
     Mutant(
         name="acknowledge-what-was-forgotten",
         file="jobs/worker/supervisor.py",
-        whole="            self._consumer.reconsider(self._fenced)\n",
-        broken="            self._consumer.settle(self._fenced)\n",
+        whole="                self._claimer.reconsider()\n",
+        broken="                self._claimer.settle(self._claimer.fenced)\n"
+        "                self._claimer.fenced = []\n",
         tests=(
             "tests/faults/test_database.py::TestAway::"
             "test_d16_a_job_whose_claim_a_crash_forgot_runs_again",
@@ -219,7 +220,7 @@ MUTANTS = (
     Mutant(
         name="never-look-after-connections",
         file="jobs/worker/executor.py",
-        whole="        _look_after_connections()\n",
+        whole="        connections.check()\n",
         broken="",
         tests=(
             "tests/worker/test_outages.py::"
@@ -301,8 +302,8 @@ MUTANTS = (
     Mutant(
         name="misses-are-put-back",
         file="jobs/worker/claimer.py",
-        whole="waiting = self._waiting(d.job_id for d in missed)",
-        broken="waiting = {delivery.job_id: True for delivery in missed}",
+        whole="queued = self._queued(d.job_id for d in missed)",
+        broken="queued = {delivery.job_id: True for delivery in missed}",
         tests=(
             "tests/faults/test_broker.py::"
             "test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten",
@@ -311,7 +312,7 @@ MUTANTS = (
     Mutant(
         name="busy-requeues-in-a-hot-loop",
         file="jobs/worker/supervisor.py",
-        whole="        elif self._consumer.has_waited_too_long():\n"
+        whole="        elif self._claimer.has_waited_too_long():\n"
         "            transport.pause()\n",
         broken="        else:\n"
         "            transport.pause()\n"
@@ -324,7 +325,7 @@ MUTANTS = (
     # Whose a job is.
     Mutant(
         name="no-rescue",
-        file="jobs/worker/lease.py",
+        file="jobs/worker/housekeeping.py",
         whole="                rescuer.rescue()\n",
         broken="",
         tests=(
@@ -376,8 +377,8 @@ MUTANTS = (
     Mutant(
         name="no-trust-window",
         file="jobs/worker/supervisor.py",
-        whole="if not lease.is_trusted or any(",
-        broken="if any(",
+        whole="        self._fleet.enforce(now, worker)\n",
+        broken="        self._fleet.enforce(now, self._lease.worker_id)\n",
         tests=(
             "tests/faults/test_network.py::"
             "test_n2_a_worker_cut_off_from_the_database_stops_its_jobs_in_time",
@@ -387,11 +388,12 @@ MUTANTS = (
     # What the end of a process means.
     Mutant(
         name="released-before-it-is-dead",
-        file="jobs/worker/supervisor.py",
-        whole="            busy.killed = True\n",
-        broken="            busy.killed = True\n"
-        "            ended = [running.claim for running in busy.running.values()]\n"
-        "            self._ended += map(outcomes.released, ended)\n",
+        file="jobs/worker/fleet.py",
+        whole="        for child in self._children.values():\n            child.kill()\n",
+        broken="        for child in self._children.values():\n"
+        "            child.kill()\n"
+        "            claims = [running.claim for running in child.running.values()]\n"
+        "            self._news.ended += map(outcomes.released, claims)\n",
         tests=(
             "tests/faults/test_worker.py::"
             "test_w10_a_job_is_released_when_its_process_is_dead_and_not_before",
@@ -399,9 +401,9 @@ MUTANTS = (
     ),
     Mutant(
         name="killed-is-success",
-        file="jobs/worker/supervisor.py",
-        whole="outcomes.lost(running.claim, running.budget, how)",
-        broken="outcomes.succeeded(running.claim, None)",
+        file="jobs/worker/running.py",
+        whole="outcomes.lost(claim, running.budget, cause_of_death(exited))",
+        broken="outcomes.succeeded(claim, None)",
         tests=(
             "tests/worker/test_supervisor.py::"
             "test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on"

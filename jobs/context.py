@@ -39,30 +39,31 @@ class Execution(Protocol):
 
 @dataclass
 class Completion:
-    """What the job's row shall hold as its result."""
+    """The result that the job's row will hold."""
 
     result: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobContext(TaskContext):  # type: ignore[misc] # it is frozen, whatever its stub says
-    """Django's context of a task, and what is ours to offer."""
+    """Django's context of a task, with what this app adds to it."""
 
     execution: Execution
     atomic: bool
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody cancelled this job: then end soon, or be killed."""
+        """Whether a person has cancelled this job. A function that does not end is killed."""
         return self.execution.cancelled
 
     @contextmanager
     def completing(self) -> Iterator[Completion]:
-        """The last writes of this job and `succeeded` in one commit, or neither.
+        """Commit the last writes of this job and `succeeded` together, or neither.
 
-        For work that is too long for one transaction (`atomic=True`). Where the block ends
-        well the job has succeeded, with the result that it set, and what the function does
-        or returns after it changes nothing.
+        For work that is too long for one transaction (`atomic=True`). Once the block has ended
+        without an error, the job has succeeded with the result that the block set. What the
+        function does or returns after that changes nothing. Raises RuntimeError in an atomic
+        task, and when used twice.
         """
         if self.atomic or self.execution.completed:
             raise RuntimeError(

@@ -252,9 +252,7 @@ class Lives(RuleBasedStateMachine):
             self.register(client)
 
     def register(self, client: Client) -> None:
-        client.lease = client.do(
-            lambda: Lease(seconds=3600, slots=1, queues=[], trouble=str, pace=str)
-        )
+        client.lease = client.do(lambda: Lease(seconds=3600, slots=1, queues=[]))
         self.live[client.worker] = True
 
     def teardown(self) -> None:
@@ -492,7 +490,7 @@ class Lives(RuleBasedStateMachine):
         assert client.lease is not None
         before, lease = client.worker, client.lease
 
-        client.do(lease._renew)
+        client.do(lambda: lease.renew(trouble="", pace=""))
 
         if self.live[before]:
             assert client.worker == before
@@ -546,7 +544,7 @@ class Lives(RuleBasedStateMachine):
     def prune(self, data: st.DataObject) -> None:
         client = self.one_of(data, self.idle)
 
-        client.do(lambda: list(pruner.prune(AGES, patience=10.0)))
+        client.do(lambda: list(pruner.prune(AGES, timeout=10.0)))
 
         self.rows = {i: row for i, row in self.rows.items() if not row.old}
         named = {row.worker for row in self.rows.values()} | {

@@ -1,8 +1,8 @@
 """The pruner: deletes finished jobs once they are old, and workers that are long gone.
 
-Every worker prunes, now and then, a slice at a time; `manage.py prunejobs` does it all at
-once. A step is one small transaction, so that nobody ever waits for a large one. What is
-locked, or cannot be deleted, is passed over, and tried again in the next run.
+Every worker prunes every few minutes, in slices; `manage.py prunejobs` does it all at once. A
+step is one small transaction, so that nothing has to wait for a large one. Rows that are
+locked, or cannot be deleted, are skipped, and tried again in the next run.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from jobs.statuses import Status
 
 logger = logging.getLogger("jobs.pruner")
 
-#: Rows deleted in one transaction, and to how few it goes down while that takes too long.
-BATCH = 1000
+#: Most rows deleted in one transaction, and how few if that takes too long.
+LARGEST_BATCH = 1000
 SMALLEST_BATCH = 100
-#: A transaction that takes longer than this, in seconds, keeps others waiting.
+#: Batches become smaller while a transaction takes longer than this, in seconds.
 SLOW_SECONDS = 0.05
-#: The row of a worker stays for this long after its lease ended.
+#: How long the row of a worker is kept after its lease ended.
 KEEP_WORKERS = timedelta(days=7)
-#: A worker prunes this often, in seconds: anything between half and one and a half of it.
+#: A worker prunes this often on average, in seconds, with a jitter of one half.
 INTERVAL_SECONDS = 300.0
-#: For the first time within so many seconds of its start: many workers live for minutes.
+#: Longest delay before its first run, in seconds; short, because many workers live only minutes.
 FIRST_SECONDS = 5.0
 
-#: What is deleted beside the jobs of each status.
+#: Name of the kind of rows that are no jobs.
 WORKERS = "workers"
 
 
@@ -67,13 +67,13 @@ class Kind:
     since: str
 
     def oldest(self, after: tuple[Any, Any] | None) -> models.QuerySet[Any]:
-        """Time and key of the rows, oldest first, that come after this time and key."""
+        """Time and key of the rows that come after this time and key, oldest first."""
         rows = self.rows
-        # SQLite compares times as text, and one moment may be written in two ways: .5, .500
+        # SQLite compares times as text, and has two ways to write one moment: .5 and .500
         is_text = connections[rows.db].vendor == "sqlite"
         if after is not None:
-            # Not from the beginning again: there lie the rows that were passed over, and in
-            # PostgreSQL the index entries of those just deleted.
+            # Do not start from the beginning again: the skipped rows are there, and in
+            # PostgreSQL the index entries of rows that were just deleted.
             moment, key = after
             if is_text:
                 moment = Value(moment, output_field=models.TextField())
@@ -86,7 +86,7 @@ class Kind:
 
 
 def ages(*, succeeded_days: int, failed_days: int) -> dict[Status, timedelta]:
-    """How old the jobs of each status become. A status that is not in it is kept for ever."""
+    """How old jobs become, by status. Jobs of other statuses are kept for ever."""
     days = {
         Status.SUCCEEDED: succeeded_days,
         Status.FAILED: failed_days,
@@ -104,7 +104,7 @@ def configured_ages() -> dict[Status, timedelta]:
 
 
 def kinds(ages: Mapping[Status, timedelta]) -> list[Kind]:
-    """All that may be deleted by now."""
+    """The rows that are old enough to be deleted, by kind."""
     alias = jobs_alias()
     finished = [
         Kind(
@@ -116,8 +116,8 @@ def kinds(ages: Mapping[Status, timedelta]) -> list[Kind]:
         )
         for status, age in ages.items()
     ]
-    # One that an attempt names stays as long as the attempt: a failure's page tells where it
-    # happened, and no attempt need ever be changed here.
+    # Keep workers that an attempt names: the page of a failure says where it happened, and so
+    # no attempt has to be changed here.
     gone = Worker.objects.using(alias).filter(
         ~Exists(Job.objects.using(alias).filter(worker=OuterRef("pk"))),
         ~Exists(Attempt.objects.using(alias).filter(worker=OuterRef("pk"))),
@@ -126,36 +126,36 @@ def kinds(ages: Mapping[Status, timedelta]) -> list[Kind]:
     return [*finished, Kind(name=WORKERS, rows=gone, since="lease_until")]
 
 
-def prune(ages: Mapping[Status, timedelta], *, patience: float) -> Iterator[Step]:
-    """Delete all that is old enough, one transaction a step; who takes the steps may rest.
+def prune(ages: Mapping[Status, timedelta], *, timeout: float) -> Iterator[Step]:
+    """Delete all that is old enough, in one transaction a step.
 
-    `patience`: seconds after which a statement that is still at work, or waits for a lock,
-    is given up, and its batch is halved.
+    The caller may pause between steps. `timeout`: seconds after which a statement is ended that
+    is still at work, or waits for a lock. Its batch is halved then.
     """
     for kind in kinds(ages):
-        yield from _prune(kind, patience)
+        yield from _prune(kind, timeout)
 
 
-def _prune(kind: Kind, patience: float) -> Iterator[Step]:
-    size = BATCH
+def _prune(kind: Kind, timeout: float) -> Iterator[Step]:
+    size = LARGEST_BATCH
     after: tuple[Any, Any] | None = None
     refused = 0
     reason: Exception | None = None
-    while batch := _read(kind, after, size, patience):
+    while batch := _read(kind, after, size, timeout):
         after = batch[-1]
         slowest = 0.0
-        # A batch that is refused is halved, down to the rows that are to blame.
+        # A refused batch is halved, down to the rows that are to blame.
         pieces: list[Sequence[Any]] = [[key for _, key in batch]]
         while pieces:
             piece = pieces.pop()
             deleted = 0
             begun = time.monotonic()
             try:
-                deleted = _delete(kind, piece, patience)
+                deleted = _delete(kind, piece, timeout)
             except Exception as error:
-                # Anything: a model elsewhere may protect a job, a receiver of pre_delete may
-                # raise what it likes.
-                if _is_of_the_database(kind, error):
+                # This may be anything: the model of another app may protect a job, and a
+                # receiver of pre_delete may raise any error.
+                if _is_outage(kind, error):
                     raise
                 if len(piece) == 1:
                     refused, reason = refused + 1, error
@@ -168,9 +168,9 @@ def _prune(kind: Kind, patience: float) -> Iterator[Step]:
         if len(batch) < size:
             break
         if slowest > SLOW_SECONDS:
-            size = max(min(SMALLEST_BATCH, BATCH), size // 2)
+            size = max(min(SMALLEST_BATCH, LARGEST_BATCH), size // 2)
         elif slowest < SLOW_SECONDS / 2:
-            size = min(BATCH, size * 2)
+            size = min(LARGEST_BATCH, size * 2)
     if reason is not None:
         text = str(reason.args[0]) if reason.args else type(reason).__name__
         logger.warning(
@@ -182,23 +182,21 @@ def _prune(kind: Kind, patience: float) -> Iterator[Step]:
 
 
 def _read(
-    kind: Kind, after: tuple[Any, Any] | None, size: int, patience: float
+    kind: Kind, after: tuple[Any, Any] | None, size: int, timeout: float
 ) -> list[tuple[Any, Any]]:
-    """Time and key of the next rows. Takes no lock, and none is needed if there are none."""
-    with sql.time_limit(kind.rows.db, patience):
+    """Time and key of the next rows, without taking a lock."""
+    with sql.time_limit(kind.rows.db, timeout):
         return list(kind.oldest(after)[:size])
 
 
-def _delete(kind: Kind, keys: Sequence[Any], patience: float) -> int:
-    """Delete these rows, and what goes along with them; how many there still were."""
+def _delete(kind: Kind, keys: Sequence[Any], timeout: float) -> int:
+    """Delete these rows, and the rows that depend on them. Returns how many were left."""
     alias = kind.rows.db
-    rows = kind.rows.filter(pk__in=keys)
-    if connections[alias].features.has_select_for_update_skip_locked:
-        rows = rows.select_for_update(skip_locked=True, of=("self",))
-    with sql.time_limit(alias, patience), transaction.atomic(using=alias):
-        # Asked again, now that they are locked: somebody may have retried one meanwhile.
+    rows = sql.skip_locked(kind.rows.filter(pk__in=keys))
+    with sql.time_limit(alias, timeout), transaction.atomic(using=alias):
+        # Read them again, now locked: a person may have retried one meanwhile.
         locked = list(rows.values_list("pk", flat=True))
-        # Arguments and results, which may be large, are not read.
+        # Without arguments and results, which may be large.
         doomed = kind.rows.model._default_manager.using(alias).filter(pk__in=locked)
         doomed.only("pk").delete()
         crashpoints.reach("prune_before_commit")
@@ -206,8 +204,8 @@ def _delete(kind: Kind, keys: Sequence[Any], patience: float) -> int:
     return len(locked)
 
 
-def _is_of_the_database(kind: Kind, error: Exception) -> bool:
-    """Whether it is gone or busy as a whole, so that no other row would fare better."""
+def _is_outage(kind: Kind, error: Exception) -> bool:
+    """Whether the whole database is gone or busy, so that other rows would fail, too."""
     connection = connections[kind.rows.db]
     if isinstance(error, OperationalError):
         return connection.vendor == "sqlite" or not connection.is_usable()
@@ -215,38 +213,40 @@ def _is_of_the_database(kind: Kind, error: Exception) -> bool:
 
 
 class Pruner:
-    """Prunes every few minutes, in slices: for a thread that has other things to do."""
+    """Prunes every few minutes, in slices, in a thread that has other things to do."""
 
     def __init__(self) -> None:
-        # Workers that start together do not prune together.
-        self._at = time.monotonic() + random.uniform(0, FIRST_SECONDS)
+        # Random, because workers that start together should not prune together.
+        self._next_run_at = time.monotonic() + random.uniform(0, FIRST_SECONDS)
         self._steps: Iterator[Step] | None = None
         self._deleted: Counter[str] = Counter()
 
-    def work(self, seconds: float, ended: threading.Event) -> None:
-        """Do a slice of about so many seconds, if it is time to. Never raises."""
+    def work(self, seconds: float, stopping: threading.Event) -> None:
+        """Prune for about this long, if it is time to. Never raises."""
         begun = time.monotonic()
-        if begun < self._at:
+        if begun < self._next_run_at:
             return
         try:
             if self._steps is None:
-                self._steps = prune(configured_ages(), patience=seconds)
+                self._steps = prune(configured_ages(), timeout=seconds)
             for step in self._steps:
                 self._deleted[step.kind] += step.deleted
-                # It rests for as long as it worked: others use the database, too.
-                if ended.wait(step.seconds) or time.monotonic() - begun >= seconds:
+                # Sleep as long as the step took: others use the database, too.
+                if stopping.wait(step.seconds) or time.monotonic() - begun >= seconds:
                     return
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller has a lease to renew
+        except Exception as error:  # noqa: BLE001 - the caller must go on and renew the lease
             logger.warning("pruning broke off, to be tried again: %s", one_line(error))
             connections[jobs_alias()].close()
-        self._end_the_run()
+        self._end_run()
 
-    def _end_the_run(self) -> None:
+    def _end_run(self) -> None:
         if self._deleted.total():
-            told = ", ".join(
+            counts = [
                 f"{count} {kind}" for kind, count in self._deleted.items() if count
-            )
-            logger.info("pruned what was old: %s", told)
+            ]
+            logger.info("pruned old rows: %s", ", ".join(counts))
         self._steps = None
         self._deleted.clear()
-        self._at = time.monotonic() + INTERVAL_SECONDS * random.uniform(0.5, 1.5)
+        self._next_run_at = time.monotonic() + INTERVAL_SECONDS * random.uniform(
+            0.5, 1.5
+        )

@@ -1,7 +1,7 @@
 """The rescuer: takes back the jobs of workers that hold no live lease.
 
-Every worker rescues; who comes first, wins. A lapsed lease is never renewed, so a job that
-was found orphaned cannot become its old worker's again.
+Every worker rescues, and the first one to lock an orphan has it. A lapsed lease is never
+renewed, so an orphan cannot become its old worker's job again.
 """
 
 import logging
@@ -16,17 +16,17 @@ from jobs.statuses import Status
 
 logger = logging.getLogger("jobs.rescuer")
 
-#: Jobs rescued in one transaction.
-BATCH = 500
+#: Most jobs rescued in one transaction.
+RESCUE_BATCH = 500
 
 
 def rescue() -> int:
-    """Queue the orphans again, or fail those that were lost too often; how many."""
+    """Queue the orphans again, or fail those that were lost too often. Returns how many."""
     rescued = 0
     while batch := _rescue_batch():
         crashpoints.reach("rescue_after_commit")
         rescued += batch
-        if batch < BATCH:
+        if batch < RESCUE_BATCH:
             break
     if rescued:
         logger.warning("rescued %d jobs of workers that are gone", rescued)
@@ -39,8 +39,8 @@ def _rescue_batch() -> int:
         status=Status.RUNNING, worker__lease_until__lte=Now()
     )
     if not orphans.exists():
-        return 0  # and no lock is taken
-    # Without those that another worker is rescuing, or that are just being finished.
+        return 0  # without taking a lock
+    # Skip orphans that another worker is rescuing, or that are just being finished.
     with transaction.atomic(using=alias):
         lost = [
             outcomes.lost(
@@ -50,7 +50,7 @@ def _rescue_batch() -> int:
             )
             for job in sql.skip_locked(orphans).only(
                 "worker", "attempt", *Budget._fields
-            )[:BATCH]
+            )[:RESCUE_BATCH]
         ]
         rescued = len(lifecycle.finish(lost))
         if rescued:

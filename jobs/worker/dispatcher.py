@@ -1,6 +1,6 @@
-"""Deals claimed jobs out to the children, and takes back what none of them can begin soon.
+"""Gives claimed jobs to the children, and releases those that none of them can begin soon.
 
-claimed ─▶ waiting here ─▶ in hand of a child ─▶ begun
+claimed ─▶ waiting here ─▶ assigned to a child ─▶ begun
               │    ▲              │
               ▼    └── recalled ──┘  (behind a job that turned out to be long)
            queued again, for any worker
@@ -11,161 +11,99 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
-from jobs import crashpoints, outcomes
+from jobs import outcomes
 from jobs.outcomes import Claimed, Outcome
-from jobs.worker.fleet import HELD_UP_SECONDS, ChildHandle
-from jobs.worker.prefetch import UNKNOWN_SECONDS, Prefetch
+from jobs.worker.fleet import Fleet
+from jobs.worker.prefetch import LONG_SECONDS, Prefetch
+from jobs.worker.running import NOT_BEGUN
 
-#: How long a claimed job may wait for a child of ours, in seconds. Then it is anybody's.
-WAIT_SECONDS = 0.5
-#: What is told of an attempt that came to nothing in this way.
-NOT_BEGUN = "it had not begun"
+#: How long this worker keeps a job that it cannot begin, in seconds: others may be idle.
+KEEP_SECONDS = 0.5
 
 
 class Dispatcher:
-    """What the children of a worker have in hand, and what waits for them.
+    """The jobs that are claimed and not assigned to a child yet, and who gets them."""
 
-    `children` are the supervisor's own. `kill` ends one that has died already or does not
-    read: its end will be heard, and settles what it had in hand.
-    """
-
-    def __init__(
-        self,
-        children: Mapping[int, ChildHandle],
-        slots: int,
-        kill: Callable[[ChildHandle], None],
-    ) -> None:
-        self.pace = Prefetch(slots)
-        self._children = children
+    def __init__(self, fleet: Fleet, slots: int) -> None:
+        self.prefetch = Prefetch(slots)
+        self._fleet = fleet
         self._slots = slots
-        self._kill = kill
-        # Until when each may wait here (monotonic).
+        # Each with the moment until when it may wait, on the monotonic clock.
         self._waiting: deque[tuple[float, Claimed]] = deque()
+        # What follows is so since `dispatch` or `take` was called last.
+        #: How many more jobs to claim.
+        self.room = 0
+        #: Whether no job is claimed that has not ended.
+        self.is_idle = True
+        #: When a job here has waited for too long; infinity if none waits.
+        self.deadline = math.inf
 
-    @property
-    def room(self) -> int:
-        """For how many more claimed jobs there is a place, if it is time to fill it.
+    def dispatch(self, now: float, worker: str | None, held_up: float) -> list[Outcome]:
+        """Once a turn: give children what they can soon begin. Returns what is released.
 
-        A child that has plenty in hand does not wait for more. Until one has used up half of
-        it there is nothing to win, and a claim less to pay for.
+        Released is what has waited for too long, or was not claimed by `worker`. `held_up`:
+        for how many seconds a job has been running behind which others were recalled.
         """
-        per_slot = self.pace.per_slot
-        if all(each.has_plenty(per_slot) for each in self._children.values()):
-            return 0
-        return self._places() - len(self._waiting)
+        if held_up:
+            # That job has not ended, but shows already that jobs are not so short.
+            self.prefetch.slow_down(held_up)
+        released = self._release(now, worker) if self._waiting else []
+        self._hand_out(now)
+        return released
 
-    def hints(self) -> int:
-        """How many hints to have at hand."""
-        return self.pace.hints
+    def take(self, claims: Sequence[Claimed]) -> list[Outcome]:
+        """Give these to the children, too. Returns those that had better be released.
 
-    def held(self) -> Iterator[Claimed]:
-        """All that is claimed and has not ended, waiting here or in hand of a child."""
-        for _, claim in self._waiting:
-            yield claim
-        for each in self._children.values():
-            for running in each.running.values():
-                yield Claimed(running.claim, running.budget)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is no job here at all."""
-        return not any(True for _ in self.held())
-
-    def take(self, claims: Iterable[Claimed]) -> list[Outcome]:
-        """These are to be dealt out. Returns those that had better not be.
-
-        Of jobs that were lost before, there is one to a slot: one of them may be what kills
-        whole workers. Those that were in its hand with it must not be there the next time, or
-        they would be quarantined along with it.
+        Of jobs that were lost before, each slot gets one: one of them may be what kills whole
+        workers. Jobs that died with it must not be with it again the next time, or they would
+        fail as lost too often along with it.
         """
-        claims = list(claims)
+        now = time.monotonic()
         spare = len(claims)
         if any(budget.losses for _, budget in claims):
-            spare = self._slots - sum(budget.losses > 0 for _, budget in self.held())
-        until = time.monotonic() + WAIT_SECONDS
+            spare = self._slots - sum(budget.losses > 0 for _, budget in self.claims())
         refused = []
         for claimed in claims:
             if claimed.budget.losses and spare <= 0:
-                self.pace.stumble(UNKNOWN_SECONDS)
+                self.prefetch.slow_down(LONG_SECONDS)
                 refused.append(outcomes.released(claimed.claim, NOT_BEGUN))
             else:
                 spare -= claimed.budget.losses > 0
-                self._waiting.append((until, claimed))
+                self._waiting.append((now + KEEP_SECONDS, claimed))
+        self._hand_out(now)
         return refused
 
-    def deal(self) -> None:
-        """Give what waits to the children, most to the one with the most room."""
-        while self._waiting and self._places():
-            per_slot = self.pace.per_slot
-            able = sorted(
-                self._children.values(), key=lambda each: -each.room(per_slot)
-            )
-            for position, each in enumerate(able):
-                fair = math.ceil(len(self._waiting) / (len(able) - position))
-                count = min(fair, each.room(per_slot))
-                if count > 0:
-                    self._hand(each, [self._waiting.popleft()[1] for _ in range(count)])
+    def take_back(self, claims: Sequence[Claimed]) -> None:
+        """Children have given these back, not begun: they come first now."""
+        until = time.monotonic() + KEEP_SECONDS
+        self._waiting.extendleft((until, claimed) for claimed in reversed(claims))
 
-    def recall_held_up(self) -> None:
-        """Ask back what waits in a child behind a job that is not as short as it should be."""
-        for each in self._children.values():
-            if each.held_up() > HELD_UP_SECONDS and each.can_be_recalled:
-                # It has not ended, and shows already that jobs are not so short.
-                self.pace.stumble(each.held_up())
-                self._recall(each)
+    def claims(self) -> Iterator[Claimed]:
+        """The jobs that are claimed and have not ended."""
+        for _, claimed in self._waiting:
+            yield claimed
+        yield from self._fleet.claims()
 
-    def recall(self) -> None:
-        """Ask back all that has not begun."""
-        for each in self._children.values():
-            if each.can_be_recalled:
-                self._recall(each)
+    def _hand_out(self, now: float) -> None:
+        fleet, waiting, per_slot = self._fleet, self._waiting, self.prefetch.per_slot
+        fleet.count_room(per_slot, now)
+        if (count := min(len(waiting), fleet.room)) > 0:
+            fleet.hand_out([waiting.popleft()[1] for _ in range(count)])
+            fleet.count_room(per_slot, now)
+        # Until one child has used up half of its jobs, there is nothing to win by claiming
+        # more, and fewer claims cost less.
+        self.room = 0 if fleet.has_plenty else fleet.room - len(waiting)
+        self.is_idle = fleet.is_idle and not waiting
+        self.deadline = min([until for until, _ in waiting], default=math.inf)
 
-    def take_back(self, sender: ChildHandle, numbers: Iterable[int]) -> None:
-        """A child has answered that it did not begin these: they come first now."""
-        sender.recalled = False
-        until = time.monotonic() + WAIT_SECONDS
-        returned = [sender.running.pop(number) for number in numbers]
-        self._waiting.extendleft(
-            (until, Claimed(running.claim, running.budget))
-            for running in reversed(returned)
-        )
-
-    def let_go(self, worker: str | None) -> list[Outcome]:
-        """What waited for too long, or was not claimed by `worker`: anybody may run it."""
-        now = time.monotonic()
+    def _release(self, now: float, worker: str | None) -> list[Outcome]:
         waiting, self._waiting = self._waiting, deque()
-        gone = []
+        released = []
         for until, claimed in waiting:
             if until > now and claimed.claim.worker == worker:
                 self._waiting.append((until, claimed))
             else:
-                gone.append(outcomes.released(claimed.claim, NOT_BEGUN))
-        return gone
-
-    def moments(self) -> Iterator[float]:
-        """When there will be something to do here, on the monotonic clock."""
-        now = time.monotonic()
-        for until, _ in self._waiting:
-            yield max(until, now + 0.001)
-        for each in self._children.values():
-            if each.can_be_recalled:
-                yield now + max(0.001, HELD_UP_SECONDS - each.held_up())
-
-    def _places(self) -> int:
-        per_slot = self.pace.per_slot
-        return sum(each.room(per_slot) for each in self._children.values())
-
-    def _hand(self, chosen: ChildHandle, claims: list[Claimed]) -> None:
-        try:
-            chosen.hand(claims)
-        except OSError:
-            self._kill(chosen)
-        crashpoints.reach("job_dispatched")
-
-    def _recall(self, busy: ChildHandle) -> None:
-        try:
-            busy.recall()
-        except OSError:
-            self._kill(busy)
+                released.append(outcomes.released(claimed.claim, NOT_BEGUN))
+        return released

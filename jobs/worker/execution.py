@@ -1,4 +1,4 @@
-"""One attempt under way in the process that runs it, and how it is interrupted."""
+"""One attempt under way in the process that runs it, and how its function is interrupted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jobs import crashpoints, lifecycle, values
 from jobs.errors import Cancel, Fenced, TimeLimit
 from jobs.outcomes import Claim
 
-#: Wakes a main thread that sleeps in a system call. Unlike others it is ignored by programs
-#: that do not know it, and tasks hardly ever use it.
+#: Wakes a main thread that sleeps in a system call. Programs that do not know this signal
+#: ignore it, unlike others, and tasks hardly ever use it.
 INTERRUPT = signal.SIGURG
 
 
@@ -21,39 +21,44 @@ class Execution:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
-        #: Somebody cancelled the job.
+        #: A person cancelled the job.
         self.cancelled = False
-        #: `succeeded` is committed, whatever the function does from here.
+        #: `succeeded` is committed, whatever the function does from now on.
         self.completed = False
         self._lock = threading.Lock()
         self._interruptible = False
         self._thread: int | None = None  # while it runs the function
+        #: An interruption was sent to the function.
+        self.interrupted = False
         self._interruption: BaseException | None = None
 
     def begin(self, *, interruptible: bool) -> None:
-        """From here this thread runs the function, and may be interrupted once."""
+        """This thread runs the function now, and may be interrupted once.
+
+        `interruptible`: by a cancellation. A time limit always interrupts.
+        """
         self._interruptible = interruptible
-        may_be = interruptible or self.claim.timeout is not None
-        if may_be and threading.current_thread() is threading.main_thread():
-            # Each time anew: a function may have set a handler of its own.
+        may_be_interrupted = interruptible or self.claim.timeout is not None
+        if may_be_interrupted and threading.current_thread() is threading.main_thread():
+            # For each job: the one before may have set a handler of its own.
             signal.signal(INTERRUPT, self._interrupted)
         self._thread = threading.get_ident()
 
     def end(self) -> None:
-        """From here it may not: what remains is ours to do."""
+        """The function has returned or raised: no interruption from now on."""
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None and self._interruption is not None:
                 _raise_in(thread, None)
 
     def cancel(self) -> None:
-        """Somebody cancelled the job: tell a function that asks, or that opted in."""
+        """A person cancelled the job: tell a function that asks, interrupt one that opted in."""
         self.cancelled = True
         if self._interruptible:
             self._interrupt(Cancel("it was cancelled while it ran"))
 
     def expire(self) -> None:
-        """Its time is over."""
+        """Interrupt the function: its time is over."""
         self._interrupt(
             TimeLimit(f"it ran longer than its time limit of {self.claim.timeout} s")
         )
@@ -61,9 +66,9 @@ class Execution:
     def complete(self, result: Any) -> None:
         """running → succeeded, as the last statement of the transaction that is open.
 
-        Until here nobody waits for a lock of ours. Raises Fenced, and so rolls everything
-        back, if this attempt does not own its job any more; ValueError for a result that no
-        database could hold.
+        Only from here on does anything wait for a lock on the row. Raises Fenced, and so
+        rolls everything back, if this attempt does not own its job any more; ValueError for a
+        result that no database could hold.
         """
         self.end()
         values.check_result(result)
@@ -73,34 +78,31 @@ class Execution:
                 f"attempt {self.claim.attempt} does not own job {self.claim.job_id}"
             )
 
-    @property
-    def interrupted(self) -> bool:
-        return self._interruption is not None
-
     def _interrupt(self, error: BaseException) -> None:
         """Raise the error in the function, unless it has ended.
 
-        In the main thread that ends a sleep, too; in another one it comes with its next step
-        in Python. What is deaf to both is killed by the supervisor a little later.
+        In the main thread that ends a sleep, too; in other threads it comes with the next step
+        in Python. The supervisor kills functions that this does not end.
         """
         with self._lock:
             if self._thread is None or self._interruption is not None:
                 return
             self._interruption = error
+            self.interrupted = True
             if self._thread == threading.main_thread().ident:
                 signal.pthread_kill(self._thread, INTERRUPT)
             else:
                 _raise_in(self._thread, type(error))
 
     def _interrupted(self, number: int, frame: object) -> None:
-        # No lock: this runs in between the steps of the very thread that may hold it.
+        # Without the lock: this runs between two steps of the thread that may hold it.
         if self._thread is not None and self._interruption is not None:
             self._thread = None
             raise self._interruption
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Have this thread raise an exception at its next step in Python; None: do not.
+    """Have this thread raise an exception at its next step in Python; None takes that back.
 
     https://docs.python.org/3/c-api/init.html#c.PyThreadState_SetAsyncExc
     """

@@ -1,8 +1,8 @@
-"""The recorder: commits how jobs ended, beside the loop that claims and deals out.
+"""The recorder: commits how jobs ended, beside the loop that claims and dispatches.
 
-A commit waits for the disk. Meanwhile the loop goes on, and what ends by then goes into the
-next commit together. A loop that has nothing else to do records by itself, and no job waits
-for a thread to wake up; and so does SQLite's, which would wait for the thread's writing.
+A commit waits for the disk. Meanwhile the loop goes on, and what ends by then shares the next
+commit. A loop that has nothing else to do commits by itself, so that no job waits for a thread
+to wake up. So does one on SQLite, which would have to wait while the thread writes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections
 
-from jobs import crashpoints, lifecycle, sql
-from jobs.outcomes import Outcome, failed
+from jobs import crashpoints, lifecycle, outcomes, sql
+from jobs.outcomes import Budget, Outcome
 
 logger = logging.getLogger("jobs.worker")
 
-#: How long the goodbye of its connection may take, in seconds.
-STOP_SECONDS = 1.0
-#: A connection that was not used for this long is closed: networks forget such, and would
-#: not say so. In seconds.
+#: How long to wait for the thread's end, in seconds.
+JOIN_SECONDS = 1.0
+#: The thread closes a connection that was not used for this long, in seconds: networks forget
+#: idle connections without telling either end.
 IDLE_SECONDS = 30.0
 
 
@@ -30,26 +30,28 @@ class Recorded(NamedTuple):
     """What the database has answered."""
 
     committed: list[Outcome]
-    #: Of attempts that no longer owned their jobs, so nothing changed.
+    #: Outcomes of attempts that no longer owned their jobs. Nothing changed.
     fenced: list[Outcome]
 
 
 class Recorder:
-    """Takes over what ended, and hands back what is committed.
+    """Takes outcomes, and returns them once they are committed.
 
-    Used by the supervisor's main thread. `wake` is called by another one each time that
-    there is something new to hear from `record`.
+    Used by the supervisor's main thread. Its own thread calls `wake` whenever `record` has
+    something new to return.
     """
 
     def __init__(self, alias: str, wake: Callable[[], None]) -> None:
+        #: How many outcomes were added and not returned yet. Only the main thread asks.
+        self.count = 0
         self._alias = alias
         self._wake = wake
-        self._changed = threading.Condition()  # and the lock of what follows
+        self._changed = threading.Condition()  # its lock protects everything below
         self._pending: list[Outcome] = []
         self._under_way: list[Outcome] = []
-        self._locked: list[Outcome] = []  # by somebody else: tried again later
+        self._locked: list[Outcome] = []  # their rows are: tried again later
         self._recorded = Recorded([], [])
-        # What the last try met. Nothing is tried before `record` has raised it.
+        # What the last try raised. Nothing is tried before `record` has raised it, too.
         self._error: Exception | None = None
         self._has_raised = False
         self._stopping = False
@@ -63,15 +65,21 @@ class Recorder:
         if self._thread is not None:
             self._thread.start()
 
-    def record(self, ended: Sequence[Outcome], *, at_leisure: bool) -> Recorded:
-        """Have these committed, too. Returns what became of them since it was last asked.
+    def add(self, ended: Sequence[Outcome]) -> None:
+        """Keep these for the next `record`."""
+        self.count += len(ended)
+        with self._changed:
+            self._pending += ended
 
-        `at_leisure`: the caller has nothing better to do than to wait for that. Raises what a
-        try met, such as an OperationalError. Nothing is lost by that: the next call tries
-        again, and waits for the answer.
+    def record(self, *, at_leisure: bool) -> Recorded:
+        """Have everything committed. Returns what was answered since the last call.
+
+        `at_leisure`: the caller has nothing better to do than to wait for the commit. Raises
+        what a try raised, such as an OperationalError. Nothing is lost by that: the next call
+        tries again, and waits for the answer.
         """
         with self._changed:
-            self._pending += [*self._locked, *ended]
+            self._pending += self._locked
             self._locked = []
             if self._has_raised:
                 self._error = None
@@ -85,10 +93,11 @@ class Recorder:
             if self._error is not None:
                 raise self._error
             recorded, self._recorded = self._recorded, Recorded([], [])
+            self.count -= len(recorded.committed) + len(recorded.fenced)
             return recorded
 
     def held(self) -> list[Outcome]:
-        """What was taken over and not handed back."""
+        """What was added and not returned yet."""
         with self._changed:
             return [
                 *self._pending,
@@ -103,7 +112,7 @@ class Recorder:
             self._stopping = True
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join(STOP_SECONDS)
+            self._thread.join(JOIN_SECONDS)
 
     @property
     def _is_busy(self) -> bool:
@@ -127,53 +136,53 @@ class Recorder:
         connections[self._alias].close()
 
     def _try(self) -> None:
-        """Commit what there is. Others may add to it meanwhile."""
+        """Commit what is pending, without the lock: more may be added meanwhile."""
         if not self._pending or self._error:
             return
         self._under_way, self._pending = self._pending, []
-        outcomes, locked, changed = self._under_way, list[Outcome](), set[str]()
+        batch, locked, changed = self._under_way, list[Outcome](), set[str]()
         error: Exception | None = None
         self._changed.release()
         try:
-            changed, locked = self._commit(outcomes)
-        except Exception as met:  # noqa: BLE001 - it is raised where it is dealt with
-            error = met
+            changed, locked = self._commit(batch)
+        except Exception as raised:  # noqa: BLE001 - `record` raises it again
+            error = raised
             connections[self._alias].close()
         finally:
             self._changed.acquire()
         self._under_way, self._error = [], error
         if error is not None:
-            self._pending = outcomes + self._pending
+            self._pending = batch + self._pending
         else:
             self._locked += locked
-            for outcome in outcomes:
+            for outcome in batch:
                 if outcome.claim.job_id in changed:
                     self._recorded.committed.append(outcome)
                 elif outcome not in locked:
                     self._recorded.fenced.append(outcome)
 
-    def _commit(self, outcomes: Sequence[Outcome]) -> tuple[set[str], list[Outcome]]:
-        """Record these; the ids of what changed, and those whose rows others have locked."""
+    def _commit(self, batch: Sequence[Outcome]) -> tuple[set[str], list[Outcome]]:
+        """Record these. Returns the ids of jobs that changed, and outcomes of locked rows."""
         locked: list[Outcome] = []
         try:
-            changed = lifecycle.finish(outcomes, short_lock_timeout=True)
+            changed = lifecycle.finish(batch, short_lock_timeout=True)
         except (OperationalError, InterfaceError) as error:
             if not sql.is_locked(error):
                 raise
-            changed, locked = self._commit_what_is_not_locked(outcomes)
+            changed, locked = self._commit_what_is_not_locked(batch)
         except DatabaseError:
             # One of them cannot be stored. The others must not wait for it.
-            changed = self._commit_one_by_one(outcomes)
+            changed = self._commit_one_by_one(batch)
         crashpoints.reach("finish_after_commit")
         return changed, locked
 
     def _commit_what_is_not_locked(
-        self, outcomes: Sequence[Outcome]
+        self, batch: Sequence[Outcome]
     ) -> tuple[set[str], list[Outcome]]:
-        """The rest is tried again at the next turn: nobody else must wait for it."""
+        """The others are tried again at the next turn: nothing may wait for a lock."""
         changed: set[str] = set()
         locked: list[Outcome] = []
-        for outcome in outcomes:
+        for outcome in batch:
             try:
                 changed |= lifecycle.finish([outcome], short_lock_timeout=True)
             except OperationalError as error:
@@ -182,29 +191,28 @@ class Recorder:
                 locked.append(outcome)
         return changed, locked
 
-    def _commit_one_by_one(self, outcomes: Sequence[Outcome]) -> set[str]:
+    def _commit_one_by_one(self, batch: Sequence[Outcome]) -> set[str]:
         changed: set[str] = set()
-        for outcome in outcomes:
+        for outcome in batch:
             try:
                 changed |= lifecycle.finish([outcome])
             except (OperationalError, InterfaceError):
                 raise
             except DatabaseError as error:
                 logger.exception(
-                    "job %s: its outcome was refused", outcome.claim.job_id
+                    "job %s: the database refused its outcome", outcome.claim.job_id
                 )
                 budget = lifecycle.budget(outcome.claim)
-                if budget is None:
-                    continue  # somebody has deleted the job
-                changed |= lifecycle.finish(
-                    [
-                        failed(
-                            outcome.claim,
-                            budget,
-                            exception=f"{type(error).__module__}.{type(error).__name__}",
-                            message="the database refused to store how this job ended",
-                            traceback="",
-                        )
-                    ]
-                )
+                if budget is not None:  # else the job has been deleted
+                    changed |= lifecycle.finish([_refused(outcome, budget, error)])
         return changed
+
+
+def _refused(outcome: Outcome, budget: Budget, error: DatabaseError) -> Outcome:
+    return outcomes.failed(
+        outcome.claim,
+        budget,
+        exception=f"{type(error).__module__}.{type(error).__name__}",
+        message="the database refused to store how this job ended",
+        traceback="",
+    )

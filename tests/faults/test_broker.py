@@ -75,7 +75,7 @@ def claims(claiming: Claimer, worker: Worker, count: int) -> set[Any]:
     found: set[Any] = set()
 
     def enough() -> bool:
-        found.update(claim.job_id for claim, _ in claiming.claim(10, worker.id))
+        found.update(claim.job_id for claim, _ in claiming.claim(10, str(worker.id)))
         return len(found) >= count
 
     eventually(enough, what=f"{count} claims")
@@ -520,7 +520,9 @@ def test_b16_late_hints_and_hints_out_of_order_are_harmless(
 
     assert claims(claiming, worker_row, 3) == {str(job.id) for job in jobs}
     claiming.settle([str(job.id) for job in jobs])
-    eventually(lambda: not claiming.claim(10, worker_row.id) and broker.count() == 0)
+    eventually(
+        lambda: not claiming.claim(10, str(worker_row.id)) and broker.count() == 0
+    )
     old.refresh_from_db()
     assert (old.status, old.attempt) == ("succeeded", 1)
 
@@ -618,13 +620,15 @@ def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
     for job in (ended, cancelled, running, later, waiting):
         broker.put(encode_hint(str(job.id))[:-1] + b',"task":"os.system","args":["x"]}')
 
-    (claim,) = eventually(lambda: claiming.claim(10, worker_row.id))
+    (claim,) = eventually(lambda: claiming.claim(10, str(worker_row.id)))
     assert (claim.job_id, claim.task, claim.args) == (
         str(waiting.id),
         f"{SAMPLE}.echo",
         "[]",
     )
-    eventually(lambda: not claiming.claim(10, worker_row.id) and broker.count() == 0)
+    eventually(
+        lambda: not claiming.claim(10, str(worker_row.id)) and broker.count() == 0
+    )
     assert list(Job.objects.exclude(pk=waiting.pk).order_by("pk").values()) == before
 
 
@@ -649,7 +653,9 @@ def test_b21_jobs_whose_hints_a_policy_drops_run_all_the_same(
     claiming = Claimer(transport, alias="default")
 
     def all_claimed() -> bool:
-        claiming.settle([claim.job_id for claim, _ in claiming.claim(1, worker_row.id)])
+        claiming.settle(
+            [claim.job_id for claim, _ in claiming.claim(1, str(worker_row.id))]
+        )
         return not Job.objects.filter(status="queued").exists()
 
     eventually(all_claimed)
@@ -709,7 +715,9 @@ def test_b28_a_deployment_whose_hints_another_takes_loses_nothing(
     claiming = Claimer(transport, alias="default")
 
     def all_claimed() -> bool:
-        claiming.settle([claim.job_id for claim, _ in claiming.claim(1, worker_row.id)])
+        claiming.settle(
+            [claim.job_id for claim, _ in claiming.claim(1, str(worker_row.id))]
+        )
         return not Job.objects.filter(status="queued").exists()
 
     eventually(all_claimed)

@@ -480,7 +480,7 @@ class TestConnections:
         Job.objects.filter(pk__in=[job.pk for job in others]).update(
             finished_at=timezone.now() - timedelta(days=2)
         )
-        assert sum(step.deleted for step in pruner.prune(ages, patience=1.0)) == 5
+        assert sum(step.deleted for step in pruner.prune(ages, timeout=1.0)) == 5
 
         psql.connection.rollback()
 
@@ -749,7 +749,7 @@ def test_d25_old_jobs_are_deleted_while_others_run(
     eventually(lambda: done.count() > 5)
 
     ages = pruner.ages(succeeded_days=7, failed_days=7)
-    deleted = sum(step.deleted for step in pruner.prune(ages, patience=10.0))
+    deleted = sum(step.deleted for step in pruner.prune(ages, timeout=10.0))
 
     eventually(lambda: done.count() == 100, what="all others have succeeded")
     # A worker prunes, too.

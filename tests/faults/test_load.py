@@ -200,7 +200,7 @@ def test_n11_very_many_orphans_are_rescued_in_small_transactions(
 
     assert rescuer.rescue() == ORPHANS
 
-    assert max(sizes) <= rescuer.BATCH
+    assert max(sizes) <= rescuer.RESCUE_BATCH
     assert Job.objects.filter(status="queued", losses=1).count() == ORPHANS
     assert Attempt.objects.filter(outcome="lost").count() == ORPHANS
 

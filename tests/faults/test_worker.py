@@ -272,7 +272,7 @@ def test_w26_no_clock_of_a_worker_is_asked(
     (done, _), (lost, _) = lifecycle.claim([job.pk for job in jobs], worker_row.pk)
     lifecycle.finish([outcomes.succeeded(done, None)])
     assert rescuer.rescue() == 0
-    Lease(seconds=10, slots=1, queues=(), trouble=str, pace=str)._renew()
+    Lease(seconds=10, slots=1, queues=()).renew(trouble="", pace="")
     monkeypatch.undo()
     Worker.objects.update(lease_until=a_moment_ago())
     monkeypatch.setattr("django.utils.timezone.now", wrong)

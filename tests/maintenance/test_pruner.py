@@ -27,14 +27,14 @@ from tests.conftest import DEADLINE, MakeJob, Site, ends_as, eventually
 
 SAMPLE = "tests.sample.tasks"
 AGES = pruner.ages(succeeded_days=7, failed_days=90)
-PATIENCE = 5.0
+TIMEOUT = 5.0
 
 
 def prune(
-    ages: dict[Status, timedelta] = AGES, *, patience: float = PATIENCE
+    ages: dict[Status, timedelta] = AGES, *, timeout: float = TIMEOUT
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for step in pruner.prune(ages, patience=patience):
+    for step in pruner.prune(ages, timeout=timeout):
         counts[step.kind] += step.deleted
     return +counts
 
@@ -71,7 +71,7 @@ def note_attempt(job_id: UUID, worker: Worker | None = None) -> None:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruner, "BATCH", 10)
+    monkeypatch.setattr(pruner, "LARGEST_BATCH", 10)
 
 
 @pytest.mark.django_db
@@ -127,7 +127,7 @@ class TestPrune:
         newer = finished("succeeded", 8, count=10)
         older = finished("succeeded", 9, count=10)
 
-        steps = pruner.prune(AGES, patience=PATIENCE)
+        steps = pruner.prune(AGES, timeout=TIMEOUT)
 
         assert next(steps)[:2] == ("succeeded", 10)
         assert left() == set(newer)
@@ -203,19 +203,19 @@ class TestPrune:
     def test_batches_that_take_too_long_become_smaller(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pruner, "BATCH", 16)
+        monkeypatch.setattr(pruner, "LARGEST_BATCH", 16)
         monkeypatch.setattr(pruner, "SMALLEST_BATCH", 4)
         monkeypatch.setattr(pruner, "SLOW_SECONDS", 0.04)
         finished("succeeded", 8, count=60)
         delete = pruner._delete
 
-        def slow(kind: Any, keys: Any, patience: float) -> int:
+        def slow(kind: Any, keys: Any, timeout: float) -> int:
             time.sleep(0.02 * len(keys))
-            return delete(kind, keys, patience)
+            return delete(kind, keys, timeout)
 
         monkeypatch.setattr(pruner, "_delete", slow)
 
-        sizes = [step.deleted for step in pruner.prune(AGES, patience=PATIENCE)]
+        sizes = [step.deleted for step in pruner.prune(AGES, timeout=TIMEOUT)]
 
         assert sum(sizes) == 60
         assert sizes[:4] == [16, 8, 4, 4]
@@ -307,7 +307,7 @@ class TestLocks:
         begun = time.monotonic()
 
         assert prune() == {"succeeded": 4, "workers": 1}
-        assert time.monotonic() - begun < PATIENCE
+        assert time.monotonic() - begun < TIMEOUT
         assert left() == {ids[2]}
 
     @pytest.mark.usefixtures("small_batches")
@@ -328,7 +328,7 @@ class TestLocks:
             "SELECT 1 FROM jobs_attempt WHERE job_id = %s FOR UPDATE", [ids[7]]
         )
 
-        assert prune(patience=1.0) == {"failed": 19}
+        assert prune(timeout=1.0) == {"failed": 19}
         assert left() == {ids[7]}
 
 
@@ -398,10 +398,10 @@ class TestSlices:
         pruning.work(60.0, ended)
 
         assert len(left()) == 1
-        assert caplog.messages == ["pruned what was old: 1 succeeded"]
-        wait = pruning._at - time.monotonic()
+        assert caplog.messages == ["pruned old rows: 1 succeeded"]
+        wait = pruning._next_run_at - time.monotonic()
         assert 0.4 * pruner.INTERVAL_SECONDS < wait < 1.6 * pruner.INTERVAL_SECONDS
-        pruning._at = 0.0
+        pruning._next_run_at = 0.0
         pruning.work(60.0, ended)
         assert left() == set()
 
@@ -478,7 +478,7 @@ def test_a_worker_prunes_by_itself(
 
     worker = site.worker()
 
-    worker.says("pruned what was old: 1500 succeeded, 5 failed, 1 workers")
+    worker.says("pruned old rows: 1500 succeeded, 5 failed, 1 workers")
     assert left() == set(kept)
     assert not Attempt.objects.exists()
     assert not Worker.objects.filter(pk=gone.pk).exists()

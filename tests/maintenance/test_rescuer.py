@@ -85,7 +85,7 @@ class TestRescuer:
     def test_more_than_one_batch_is_rescued(
         self, worker_row: Worker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rescuer, "BATCH", 10)
+        monkeypatch.setattr(rescuer, "RESCUE_BATCH", 10)
         ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(35))
         lifecycle.claim(ids, worker_row.id)
         lapse(worker_row)

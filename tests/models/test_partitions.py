@@ -81,7 +81,7 @@ def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
     assert set(Job.objects.values_list("status", flat=True)) == {"succeeded"}
     for address in ("/jobs/", "/admin/jobs/job/", f"/jobs/{jobs[1].id}/"):
         assert admin_client.get(address).status_code == 200
-    steps = pruner.prune({Status.SUCCEEDED: timedelta()}, patience=5.0)
+    steps = pruner.prune({Status.SUCCEEDED: timedelta()}, timeout=5.0)
     assert sum(step.deleted for step in steps) == 2
 
 

@@ -247,7 +247,9 @@ def test_two_workers_never_claim_the_same_job(
         deadline = time.monotonic() + 30
         try:
             while len(claimed) < len(ids) and time.monotonic() < deadline:
-                claims = [claim.job_id for claim, _ in claimer.claim(7, worker_row.id)]
+                claims = [
+                    claim.job_id for claim, _ in claimer.claim(7, str(worker_row.id))
+                ]
                 claimed.extend(claims)
                 claimer.settle(claims)
         finally:
@@ -271,7 +273,7 @@ def test_claim_does_not_wait_for_the_disk_but_finish_does(
     statements: list[str] = []
     connection.connection.set_trace_callback(statements.append)
 
-    ((claim, _),) = eventually(lambda: claimer.claim(1, worker_row.id))
+    ((claim, _),) = eventually(lambda: claimer.claim(1, str(worker_row.id)))
     lifecycle.finish([outcomes.succeeded(claim, None)])
 
     connection.connection.set_trace_callback(None)
@@ -298,7 +300,7 @@ def test_over_rabbitmq_a_claim_is_one_query_and_so_is_a_finish(
     eventually(waiting.ready)
 
     with CaptureQueriesContext(connection) as queries:
-        ((claim, _),) = claimer.claim(1, worker_row.id)
+        ((claim, _),) = claimer.claim(1, str(worker_row.id))
         lifecycle.finish([outcomes.succeeded(claim, None)], short_lock_timeout=True)
 
     waiting.stop()

@@ -17,74 +17,9 @@ from pytest_django import Settings
 
 from jobs.models import Attempt, Job, JobQuerySet, Queue, Worker
 from jobs.statuses import Ending
-from jobs.worker.prefetch import MOST, STEPS, UNKNOWN_SECONDS, Prefetch
 from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
 
 SAMPLE = "tests.sample.tasks"
-
-
-class TestPrefetch:
-    """The rule: a slot has as many jobs in hand as it ends in about a tenth of a second."""
-
-    def test_what_is_unknown_is_taken_for_long(self) -> None:
-        pace = Prefetch(4)
-
-        assert (pace.per_slot, pace.hints) == (1, 4)
-
-    @pytest.mark.parametrize(
-        ("seconds", "per_slot"),
-        [
-            (60.0, 1),
-            (0.1, 1),
-            (0.02, 4),
-            (0.005, 16),
-            (0.001, 64),
-            (0.0003, 256),
-            (0.0001, 512),
-        ],
-    )
-    def test_the_shorter_the_jobs_the_more_are_in_hand(
-        self, seconds: float, per_slot: int
-    ) -> None:
-        pace = Prefetch(2)
-        for _ in range(200):
-            pace.learn(seconds)
-
-        assert pace.per_slot == per_slot
-
-    def test_a_long_job_is_felt_for_many_short_ones(self) -> None:
-        pace = Prefetch(2)
-        for _ in range(200):
-            pace.learn(0.0001)
-
-        pace.learn(3600.0)
-        steps = [pace.per_slot]
-        while pace.per_slot < STEPS[-1]:
-            pace.learn(0.0001)
-            steps.append(pace.per_slot)
-
-        assert steps[0] == 1
-        assert 30 < len(steps) < 100
-        assert all(before <= after for before, after in pairwise(steps))
-
-    def test_a_worker_of_many_slots_has_no_more_in_hand_than_one_of_few(self) -> None:
-        few, many = Prefetch(2), Prefetch(64)
-        for _ in range(200):
-            few.learn(0.0001)
-            many.learn(0.0001)
-
-        assert (few.per_slot, many.per_slot) == (512, 16)
-        assert few.hints == many.hints == 2 * MOST
-
-    def test_it_need_not_wait_for_the_end_of_a_job_that_is_long(self) -> None:
-        pace = Prefetch(4)
-        for _ in range(200):
-            pace.learn(0.0001)
-
-        pace.stumble(0.2)
-
-        assert pace.per_slot == 1
-        assert pace.mean <= UNKNOWN_SECONDS
 
 
 @pytest.mark.usefixtures("transport")

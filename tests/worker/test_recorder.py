@@ -55,10 +55,11 @@ def end(pids: list[int]) -> None:
 
 def handed_back(recording: Recorder, *outcomes: Outcome) -> list[Outcome]:
     """What it commits of these, asked for as the loop does."""
-    found = recording.record(outcomes, at_leisure=False).committed
+    recording.add(outcomes)
+    found = recording.record(at_leisure=False).committed
 
     def all_of_it() -> bool:
-        found.extend(recording.record([], at_leisure=False).committed)
+        found.extend(recording.record(at_leisure=False).committed)
         return len(found) >= len(outcomes)
 
     eventually(all_of_it)
@@ -70,11 +71,12 @@ def test_what_ended_is_committed_by_a_thread_that_says_so(
 ) -> None:
     outcome = ended(make_job, worker_row)
 
-    assert recording.record([outcome], at_leisure=False) == ([], [])
+    recording.add([outcome])
+    assert recording.record(at_leisure=False) == ([], [])
     assert recording.held() == [outcome]
     assert woken.wait(DEADLINE)
 
-    assert recording.record([], at_leisure=False) == ([outcome], [])
+    assert recording.record(at_leisure=False) == ([outcome], [])
     assert recording.held() == []
 
 
@@ -83,7 +85,8 @@ def test_a_caller_with_nothing_else_to_do_waits_for_no_thread(
 ) -> None:
     outcome = ended(make_job, worker_row)
 
-    assert recording.record([outcome], at_leisure=True) == ([outcome], [])
+    recording.add([outcome])
+    assert recording.record(at_leisure=True) == ([outcome], [])
 
     assert not woken.is_set()
 
@@ -101,7 +104,7 @@ def test_a_connection_that_breaks_loses_nothing_and_is_told(
     assert recording.held() == [second]
 
     # It waits for the answer: the loop would think that the database is back.
-    assert recording.record([], at_leisure=at_leisure) == ([second], [])
+    assert recording.record(at_leisure=at_leisure) == ([second], [])
     assert Job.objects.get(pk=second.claim.job_id).status == "succeeded"
 
 
@@ -142,7 +145,8 @@ def test_what_changed_nothing_is_told_apart(
     ours, theirs = ended(make_job, worker_row), ended(make_job, worker_row)
     Job.objects.filter(pk=theirs.claim.job_id).update(attempt=2)
 
-    recorded = recording.record([ours, theirs], at_leisure=True)
+    recording.add([ours, theirs])
+    recorded = recording.record(at_leisure=True)
 
     assert recorded == ([ours], [theirs])
     assert Job.objects.get(pk=theirs.claim.job_id).status == "running"

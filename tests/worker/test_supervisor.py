@@ -337,7 +337,7 @@ def running(process: psutil.Process) -> bool:
     [
         ({}, "from the transport"),
         ({"_turned_at": 20.0}, "its loop has stood still for 20 s"),
-        ({"_able_at": 20.0}, "for 20 s no child process has become ready to run jobs"),
+        ({"able_at": 20.0}, "for 20 s no child process has become ready to run jobs"),
         ({"_turned_at": 20.0, "_stop_at": 0.0}, ""),
     ],
 )
@@ -348,8 +348,9 @@ def test_supervisor_reports_what_keeps_it_from_working(
     supervisor = Supervisor.__new__(Supervisor)
     supervisor._stop_at = state.get("_stop_at")
     supervisor._turned_at = now - state.get("_turned_at", 0.0)
-    supervisor._able_at = now - state.get("_able_at", 0.0)
+    fleet = SimpleNamespace(able_at=now - state.get("able_at", 0.0))
+    supervisor._fleet = cast(Any, fleet)
     transport = SimpleNamespace(trouble=lambda: "from the transport")
-    supervisor._consumer = cast(Any, SimpleNamespace(transport=transport))
+    supervisor._claimer = cast(Any, SimpleNamespace(transport=transport))
 
     assert supervisor._trouble() == words

@@ -65,7 +65,7 @@ class Command(BaseCommand):
                 for kind in pruner.kinds(ages):
                     counts[kind.name] = kind.rows.count()
             else:
-                for step in pruner.prune(ages, patience=STATEMENT_SECONDS):
+                for step in pruner.prune(ages, timeout=STATEMENT_SECONDS):
                     counts[step.kind] += step.deleted
                     # Sleep as long as the step took: others use the database, too.
                     time.sleep(step.seconds)

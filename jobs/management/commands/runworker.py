@@ -93,7 +93,7 @@ class Command(BaseCommand):
             memory_limit=options["memory_limit"],
         )
         forkserver = ForkServer(
-            lambda channel, board: child.run(channel, board, limits),
+            lambda connected, board: child.run(connected, board, limits),
             threads=limits.threads,
         )
         try:
@@ -102,7 +102,7 @@ class Command(BaseCommand):
                 forkserver,
                 queues=queues,
                 processes=options["processes"],
-                limits=limits,
+                threads=limits.threads,
                 grace=options["grace"],
                 burst=options["burst"],
             )
