@@ -21,10 +21,10 @@ from jobs.statuses import FINISHED, RETRYABLE, Status
 class Objection:
     """Why an action does not apply to a job."""
 
-    #: Stands beside the job, or beside the name of the action.
-    reason: Any
     #: A sentence about `count` jobs that were skipped for this reason.
     skipped: Any
+    #: A few words to stand beside the job, or beside the name of the action.
+    reason: Any = ""
 
 
 _BY_STATUS = {
@@ -78,7 +78,6 @@ _CANCELLING = Objection(
     ),
 )
 _GONE = Objection(
-    reason=_("no longer there"),
     skipped=ngettext_lazy(
         "%(count)d job was skipped because it no longer exists.",
         "%(count)d jobs were skipped because they no longer exist.",
@@ -86,7 +85,6 @@ _GONE = Objection(
     ),
 )
 _CHANGED = Objection(
-    reason=_("changed meanwhile"),
     skipped=ngettext_lazy(
         "%(count)d job was skipped because it changed meanwhile.",
         "%(count)d jobs were skipped because they changed meanwhile.",

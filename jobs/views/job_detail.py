@@ -13,7 +13,7 @@ from jobs.diagnosis import Diagnosis
 from jobs.models import Attempt, Job
 from jobs.statuses import Ending, Status
 from jobs.views.live import for_viewers, respond
-from jobs.views.timeline import OUTCOME_LOOKS, timeline
+from jobs.views.timeline import ENDING_LOOKS, timeline
 
 #: A job that was tried more often shows its newest attempts.
 SHOWN_ATTEMPTS = 20
@@ -113,7 +113,7 @@ def _shown_attempts(job: Job, attempts: list[Attempt]) -> list[ShownAttempt]:
     shown = [
         ShownAttempt(
             number=attempt.number,
-            look=OUTCOME_LOOKS[Ending(attempt.outcome)],
+            look=ENDING_LOOKS[Ending(attempt.outcome)],
             outcome=Ending(attempt.outcome).label,
             worker=str(attempt.worker or ""),
             duration=formatting.length(attempt.duration),

@@ -23,8 +23,8 @@ class Entry:
     after: timedelta | None = None  # since the entry before
 
 
-#: The look of each outcome of an attempt: the icon and colour of a phase.
-OUTCOME_LOOKS = {
+#: The look of each ending of an attempt: the icon and colour of a phase.
+ENDING_LOOKS = {
     Ending.FAILED: "failed",
     Ending.LOST: "failed",
     Ending.RELEASED: "cancelled",
@@ -90,7 +90,7 @@ def _attempts(attempts: list[Attempt]) -> Iterator[Entry]:
         yield Entry(
             at=attempt.finished_at,
             text=_ENDED[outcome] % {"number": attempt.number},
-            look=OUTCOME_LOOKS[outcome],
+            look=ENDING_LOOKS[outcome],
         )
 
 
