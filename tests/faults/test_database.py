@@ -337,13 +337,15 @@ class TestConnections:
         self, site: Site, make_job: MakeJob
     ) -> None:
         site.worker()
-        job = make_job(f"{SAMPLE}.make_queue", "made", 8.0)
+        let_go = site.directory / "let-go"
+        job = make_job(f"{SAMPLE}.make_queue", "made", kwargs={"until": str(let_go)})
 
         eventually(
             lambda: end_sessions(
                 "state = 'idle in transaction' AND query LIKE 'INSERT%jobs_queue%'"
             )
         )
+        let_go.touch()
 
         assert ends_as(job, "succeeded").attempt == 2
         assert job.attempts.get().outcome == "interrupted"
@@ -438,19 +440,26 @@ class TestConnections:
         assert attempt.outcome == "interrupted"
         assert "deadlock detected" in attempt.message
 
-    @pytest.mark.usefixtures("transport")
+    @pytest.mark.usefixtures("transport", "short_lease")
     def test_d21_a_transaction_that_stays_open_holds_up_nobody(
         self, site: Site, make_job: MakeJob, psql: Any
     ) -> None:
         psql.execute("SELECT count(*) FROM jobs_job, jobs_worker, jobs_queue")
         site.worker("--processes=2")
-        long = make_job(f"{SAMPLE}.make_queue", "made", 15.0)
+        let_go = site.directory / "let-go"
+        long = make_job(f"{SAMPLE}.make_queue", "made", kwargs={"until": str(let_go)})
         ends_as(long, "running")
+        renewed = Worker.objects.get().lease_until
 
         for _ in range(5):
             ends_as(make_job(f"{SAMPLE}.query"), "succeeded")
+        eventually(
+            lambda: Worker.objects.filter(lease_until__gt=renewed).exists(),
+            what="the lease is renewed meanwhile",
+        )
 
         assert status_of(long) == "running"
+        let_go.touch()
         ends_as(long, "succeeded")
 
     @pytest.mark.usefixtures("transport", "short_lease")
@@ -708,25 +717,32 @@ def test_d23_a_running_job_that_is_deleted_leaves_nothing_behind(
     site: Site, make_job: MakeJob, tmp_path: Path
 ) -> None:
     worker = site.worker("--processes=2")
-    written = tmp_path / "written"
+    written, commit, let_go = (tmp_path / name for name in ("written", "commit", "go"))
+    files = {"marker": str(written), "until": str(commit)}
     with transaction.atomic():  # SQLite has one writer, which is the first of them
         jobs = [
-            make_job(
-                f"{SAMPLE}.make_queue", "made", 6.0, kwargs={"marker": str(written)}
-            ),
-            make_job(f"{SAMPLE}.nap", 6.0),
+            make_job(f"{SAMPLE}.make_queue", "made", kwargs=files),
+            make_job(f"{SAMPLE}.wait_for", str(let_go)),
         ]
     for job in jobs:
         ends_as(job, "running")
     eventually(written.exists)
 
+    if connection.vendor == "sqlite":  # where nothing is deleted before that
+        threading.Timer(0.5, commit.touch).start()
     Job.objects.all().delete()
+    commit.touch()
+    let_go.touch()
 
     # Both slots are free again once both have ended.
     for _ in range(4):
         ends_as(make_job(), "succeeded")
-    long = [make_job(f"{SAMPLE}.nap", 2.0) for _ in range(2)]
-    for job in long:
+    begun = [tmp_path / f"begun-{number}" for number in range(2)]
+    together = [
+        make_job(f"{SAMPLE}.wait_for", str(begun[1 - number]), str(begun[number]))
+        for number in range(2)
+    ]
+    for job in together:
         ends_as(job, "succeeded")
     # SQLite has one writer at a time: there the job had ended when it was deleted.
     made = Queue.objects.filter(name="made").exists()

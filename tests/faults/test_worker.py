@@ -185,8 +185,8 @@ def test_w11_a_hangup_ends_it_as_sigterm_does(site: Site, make_job: MakeJob) -> 
 def test_w14_a_function_that_hogs_the_interpreter_keeps_its_lease(
     site: Site, make_job: MakeJob, transport: str, settings: Settings
 ) -> None:
-    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 5}
-    job = make_job(f"{SAMPLE}.compute", 8.0)
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
+    job = make_job(f"{SAMPLE}.compute", 5.0)
     site.worker()
     site.worker()
 

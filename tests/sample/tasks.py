@@ -183,12 +183,16 @@ def call_off() -> None:
 
 
 @task(atomic=True)
-def make_queue(name: str, nap: float = 0.0, then: str = "", marker: str = "") -> str:
+def make_queue(
+    name: str, nap: float = 0.0, then: str = "", marker: str = "", until: str = ""
+) -> str:
     """Write a row in the same transaction as its own completion."""
     Queue.objects.create(name=name)
     if marker:
         Path(marker).touch()
     time.sleep(nap)
+    if until:
+        wait_for.func(until)
     if then == "raise":
         raise ValueError("after the write")
     return name
