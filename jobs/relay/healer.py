@@ -43,7 +43,7 @@ class Healer:
         self._heal_at = time.monotonic() + HEAL_SECONDS
         if not outbox.stale(STALE).exists():
             return
-        tripped = self._breaker.reasons()
+        tripped = self._breaker.reasons
         for queue in Queue.objects.using(jobs_alias()).names():
             if queue not in tripped:
                 self._heal(queue)

@@ -111,7 +111,7 @@ class Inbox:
 
     @property
     def _is_quiet(self) -> bool:
-        return not self._nudged.is_set() and not self._breaker.reasons()
+        return not self._nudged.is_set() and not self._breaker.reasons
 
 
 class Relay:
@@ -134,13 +134,10 @@ class Relay:
         self._found: set[str] = set()
         self._burst = BURST
         self._is_burst = False
-        self._prober = Prober(
-            self._breaker,
-            self._stopping,
-            publish=self._publish_queue,
-            on_recovery=self._inbox.recover,
-        )
-        self._healer = Healer(publisher, self._breaker, self._trip)
+        self._healer: Healer | None = None
+        if poll_seconds is not None:
+            self._healer = Healer(publisher, self._breaker, self._trip)
+        self._prober: Prober | None = None  # made when the first queue trips
         self._thread = threading.Thread(
             target=self._run, name="jobs-relay", daemon=True
         )
@@ -164,7 +161,8 @@ class Relay:
         self._stopping.set()
         self._inbox.wake()
         self._thread.join(timeout)
-        self._prober.join(timeout)
+        if self._prober is not None:
+            self._prober.join(timeout)
 
     # What follows runs on the relay's thread, unless it says something else.
 
@@ -197,7 +195,7 @@ class Relay:
 
     def _work(self) -> float:
         """One turn. Returns the seconds until there is more to do, as far as is known."""
-        if self._poll_seconds is not None:
+        if self._healer is not None:
             self._healer.heal_if_due()
         # Before any row is read: while the broker is away, a turn costs next to nothing.
         self._publisher.connect()
@@ -232,12 +230,12 @@ class Relay:
         return left if left > 0 else RETRY_SECONDS
 
     def _due_in(self) -> float:
-        return outbox.due_in(self._backlog().exclude(queue__in=self._breaker.reasons()))
+        return outbox.due_in(self._backlog().exclude(queue__in=self._breaker.reasons))
 
     def _publish_newborn(self) -> None:
         """Publish what this process was nudged for; look at the table only if need be."""
         newborn, must_look = self._inbox.take()
-        tripped = self._breaker.reasons()
+        tripped = self._breaker.reasons
         hints = [
             hint
             for hint in newborn
@@ -256,7 +254,7 @@ class Relay:
         self._mark_confirmed()  # otherwise they would be selected
         more = True
         while more and not self._stopping.is_set():
-            rows = self._backlog().due().exclude(queue__in=self._breaker.reasons())
+            rows = self._backlog().due().exclude(queue__in=self._breaker.reasons)
             hints, selected_at = outbox.select(rows)
             self._found = {hint.job_id for hint in hints}
             taken = self._publish_batch(self._publisher, hints, selected_at)
@@ -315,6 +313,13 @@ class Relay:
     def _trip(self, queue: str, reason: str, *, restart: bool = False) -> None:
         """One broken queue must not stop the others: leave it to the prober."""
         warn = self._breaker.trip(queue, reason, restart=restart)
+        if self._prober is None:
+            self._prober = Prober(
+                self._breaker,
+                self._stopping,
+                publish=self._publish_queue,
+                on_recovery=self._inbox.recover,
+            )
         self._prober.start()
         if warn:
             logger.warning(

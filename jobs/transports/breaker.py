@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from jobs import backoff
@@ -16,7 +16,6 @@ from jobs import backoff
 
 @dataclass(kw_only=True)
 class _Trip:
-    reason: str
     retry_at: float  # monotonic
     delays: Iterator[float]
 
@@ -24,13 +23,16 @@ class _Trip:
 class Breaker:
     """Which queues have failed, why, and when to try each of them again.
 
-    `first` and `longest` bound the pause after a failure, in seconds. Safe to use from any
-    thread.
+    `first` and `longest` bound the pause after a failure, in seconds. Any thread may call
+    any method.
     """
 
     def __init__(self, *, first: float, longest: float) -> None:
         self._first = first
         self._longest = longest
+        #: The tripped queues, each with why it failed. Replaced as a whole by each change, so
+        #: that reading it needs no lock.
+        self.reasons: Mapping[str, str] = {}
         self._lock = threading.Lock()
         self._trips: dict[str, _Trip] = {}
         self._warned_at: dict[str, float] = {}
@@ -49,7 +51,8 @@ class Breaker:
                 else before.delays
             )
             retry_at = now + next(delays)
-            self._trips[queue] = _Trip(reason=reason, retry_at=retry_at, delays=delays)
+            self._trips[queue] = _Trip(retry_at=retry_at, delays=delays)
+            self.reasons = {**self.reasons, queue: reason}
             warned_at = self._warned_at.get(queue, -math.inf)
             if now - warned_at < backoff.REMIND_SECONDS:
                 return False
@@ -66,11 +69,7 @@ class Breaker:
         """The queue works again."""
         with self._lock:
             self._trips.pop(queue, None)
-
-    def reasons(self) -> dict[str, str]:
-        """The tripped queues, each with why it failed."""
-        with self._lock:
-            return {queue: trip.reason for queue, trip in self._trips.items()}
+            self.reasons = {q: why for q, why in self.reasons.items() if q != queue}
 
     def next_trial(self) -> tuple[str, float] | None:
         """The queue to try first, and when (monotonic); None if none is tripped."""

@@ -24,7 +24,7 @@ def test_queue_that_failed_is_left_alone_and_no_other() -> None:
 
     assert not breaker.allows("sick")
     assert breaker.allows("well")
-    assert breaker.reasons() == {"sick": "it is full"}
+    assert breaker.reasons == {"sick": "it is full"}
 
 
 def test_pauses_grow_up_to_the_longest() -> None:
@@ -51,7 +51,7 @@ def test_queue_may_be_tried_when_its_pause_is_over() -> None:
     breaker.trip("sick", "it is full")
 
     assert breaker.allows("sick")
-    assert breaker.reasons()
+    assert breaker.reasons
 
 
 def test_postponed_trial_keeps_the_reason() -> None:
@@ -61,7 +61,7 @@ def test_postponed_trial_keeps_the_reason() -> None:
     breaker.postpone("sick")
 
     assert 5 - 1 < pause(breaker) <= 20
-    assert breaker.reasons() == {"sick": "it is full"}
+    assert breaker.reasons == {"sick": "it is full"}
 
 
 def test_queue_that_works_again_starts_from_the_shortest_pause() -> None:

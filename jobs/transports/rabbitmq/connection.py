@@ -196,19 +196,12 @@ class Connection:
     def _declare(self, queue: str, then: Callable[[Method], None]) -> None:
         """Declare the queue, then go on. If that fails, the connection is closed."""
         self._pending_queue = queue
-        passive = queue in self.topology.foreign
 
         def declared(frame: Method) -> None:
             self._pending_queue = None
             then(frame)
 
-        self._channel.queue_declare(
-            self.topology.name(queue),
-            passive=passive,
-            durable=True,
-            arguments=None if passive else self.topology.arguments,
-            callback=declared,
-        )
+        self.topology.declare(self._channel, queue, declared)
 
 
 def _with_name(

@@ -146,7 +146,7 @@ class RabbitMQConsumer:
         state, connection = self._io.state, self._io.connection
         seconds = time.monotonic() - state.consuming_at
         if seconds < timeouts.TROUBLE_SECONDS:
-            reasons = self._breaker.reasons()
+            reasons = self._breaker.reasons
             return "; ".join(
                 f"not consuming the queue {queue!r}: {reasons[queue]}"
                 for queue in self._wanted.queues

@@ -207,7 +207,7 @@ class ConsumingConnection(Connection):
             self._fail_with(
                 f"let nothing be consumed for {timeouts.USELESS_SECONDS:.0f} s"
             )
-        elif self._breaker.reasons().keys() & self._wanted.now():
+        elif self._breaker.reasons.keys() & self._wanted.now():
             self.consume()  # it is time to try a tripped queue again
         elif self._consumers and since is None and self._can_send:
             self._check_one_queue()

@@ -19,7 +19,7 @@ from jobs.transports.base import Hint, Receipt
 from jobs.transports.rabbitmq import timeouts
 from jobs.transports.rabbitmq.address import Address
 from jobs.transports.rabbitmq.connection import Connection
-from jobs.transports.rabbitmq.topology import Topology, broker_priority
+from jobs.transports.rabbitmq.topology import Topology
 from jobs.transports.rabbitmq.wire import decode_hint, published_hint
 
 logger = logging.getLogger("jobs.rabbitmq")
@@ -205,7 +205,7 @@ class _PublishingConnection(Connection):
                 template = templates[key] = published_hint(
                     self._channel.channel_number,
                     self.topology.name(hint.queue),
-                    broker_priority(hint.priority),
+                    hint.priority,
                 )
             before, after = template
             messages.append(before + hint.job_id.encode() + after)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from pika.channel import Channel
+from pika.frame import Method
 
 #: Broker priorities run from 0 to this. A job's -100 to 100 are mapped to these few levels.
 TOP_PRIORITY = 4
@@ -21,15 +25,22 @@ class Topology:
     def name(self, queue: str) -> str:
         return f"{self.prefix}.{queue}"
 
+    def declare(
+        self, channel: Channel, queue: str, callback: Callable[[Method], None]
+    ) -> None:
+        passive = queue in self.foreign
+        channel.queue_declare(
+            self.name(queue),
+            passive=passive,
+            durable=True,
+            arguments=None if passive else self._arguments,
+            callback=callback,
+        )
+
     @property
-    def arguments(self) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         """As few as possible: what an operator may want to tune belongs in a policy."""
         if self.queue_type == "classic":
             return {"x-queue-type": "classic", "x-max-priority": TOP_PRIORITY}
         # Quorum queues have had priorities since RabbitMQ 4, without an argument.
         return {"x-queue-type": self.queue_type}
-
-
-def broker_priority(priority: int) -> int:
-    """Map a job's -100..100 to 0..TOP_PRIORITY, with 0 in the middle."""
-    return (priority + 100 + 25) // 50

@@ -68,10 +68,14 @@ def decode_hint(body: bytes) -> str:
 def published_hint(
     channel: int, routing_key: str, priority: int
 ) -> tuple[bytes, bytes]:
-    """The bytes before and after the job's id in the three frames of a published hint."""
+    """The bytes before and after the job's id in the three frames of a published hint.
+
+    `priority` is the job's, -100 to 100.
+    """
+    level = (priority + 100 + 25) // 50  # 0 to TOP_PRIORITY, with 0 in the middle
     publish = Basic.Publish(exchange="", routing_key=routing_key, mandatory=True)
     method = pika.frame.Method(channel, publish).marshal()
-    frames = method + _header_frame(channel, priority) + _body_frame(channel)
+    frames = method + _header_frame(channel, level) + _body_frame(channel)
     before, after = frames.split(_PLACEHOLDER_ID.encode())
     return before, after
 
@@ -203,9 +207,9 @@ def _appearance(
     return re.compile(pattern, re.DOTALL), layout
 
 
-def _header_frame(channel: int, priority: int) -> bytes:
+def _header_frame(channel: int, level: int) -> bytes:
     properties = BasicProperties(
-        content_type="application/json", delivery_mode=2, priority=priority
+        content_type="application/json", delivery_mode=2, priority=level
     )
     size = len(encode_hint(_PLACEHOLDER_ID))
     return pika.frame.Header(channel, size, properties).marshal()
