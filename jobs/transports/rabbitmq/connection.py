@@ -10,6 +10,7 @@ import copy
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pika
@@ -101,7 +102,7 @@ class Connection:
 
     def call_if_usable(self, callback: Callable[[], None]) -> None:
         """Have the I/O thread call this, if there is an open channel by then."""
-        self.call_soon(lambda: self._call_if_usable(callback))
+        self.call_soon(partial(self._call_if_usable, callback))
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Have the I/O thread call this. Does nothing once the connection is closed."""
@@ -114,7 +115,7 @@ class Connection:
 
     def abort(self) -> None:
         """Hang up on a broker that does not answer."""
-        self.call_soon(lambda: self._fail(None))
+        self.call_soon(partial(self._fail, None))
         self.closed.wait(CLOSE_SECONDS)
 
     def cut(self) -> None:
@@ -122,7 +123,7 @@ class Connection:
 
         Otherwise the broker would go on delivering hints to it until it misses heartbeats.
         """
-        self.call_soon(lambda: self._fail(None))
+        self.call_soon(partial(self._fail, None))
         self._pika.shut_down_socket()
 
     # What follows runs on the I/O thread.

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from jobs import backoff
 from jobs.errors import AccessRefused
@@ -66,6 +67,10 @@ class RabbitMQConsumer:
         self._breaker = Breaker(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         self._wanted = Wanted(prefetch=prefetch, breaker=self._breaker)
         self._mailbox = Mailbox(wake)
+        # These are the mailbox's own: the supervisor calls them at every turn.
+        self.ready = self._mailbox.ready
+        self.fetch = self._mailbox.take
+        self.oldest_waiting = self._mailbox.oldest_arrival
         self._subscription = Subscription(
             topology=topology,
             breaker=self._breaker,
@@ -105,13 +110,7 @@ class RabbitMQConsumer:
         self._lower_at = now + LOWER_SECONDS
         if share != wanted.prefetch:
             wanted.prefetch = share
-            self._call(lambda connection: connection.change_prefetch())
-
-    def ready(self) -> bool:
-        return bool(self._mailbox)
-
-    def fetch(self, limit: int) -> list[Delivery]:
-        return self._mailbox.take(limit)
+            self._call(ConsumingConnection.change_prefetch)
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         self._mailbox.put_back(deliveries)
@@ -120,10 +119,7 @@ class RabbitMQConsumer:
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
-            self._call(lambda connection: connection.acknowledge(deliveries))
-
-    def oldest_waiting(self) -> float | None:
-        return self._mailbox.oldest_arrival()
+            self._call(ConsumingConnection.acknowledge, deliveries)
 
     def pause(self) -> None:
         if not self._wanted.is_paused:
@@ -167,12 +163,13 @@ class RabbitMQConsumer:
     def _on_wanted_changed(self) -> None:
         """Keep to what is wanted now. `fetch` does so from this moment on."""
         unwanted = self._mailbox.take_unwanted(self._wanted.now())
-        self._call(lambda connection: connection.consume(unwanted))
+        self._call(ConsumingConnection.consume, unwanted)
 
-    def _call(self, action: Callable[[ConsumingConnection], None]) -> None:
+    def _call(self, action: Callable[..., None], *args: object) -> None:
+        """Have the I/O thread do this to its connection, if it has one."""
         connection = self._io.connection
         if connection is not None:
-            connection.call_if_usable(lambda: action(connection))
+            connection.call_if_usable(partial(action, connection, *args))
 
     def _new_io_thread(self, state: IOState) -> IOThread:
         return IOThread(self._attempts, self._subscription, state, self._wake)

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from pika.channel import Channel
@@ -48,7 +49,7 @@ class RabbitMQPublisher:
         connection = self._connected()
         batch = _Batch(hints)
         connection.expect(batch)
-        connection.call_if_usable(lambda: connection.send(batch))
+        connection.call_if_usable(partial(connection.send, batch))
         crashpoints.reach("relay_before_confirm")
         receipt = batch.receipt
         reported = 0
@@ -86,7 +87,7 @@ class RabbitMQPublisher:
     def count(self, queue: str) -> int | None:
         connection = self._connected()
         answer: Future[int] = Future()
-        connection.call_if_usable(lambda: connection.count(queue, answer))
+        connection.call_if_usable(partial(connection.count, queue, answer))
         try:
             return answer.result(timeouts.CONNECT_SECONDS)
         except TimeoutError:

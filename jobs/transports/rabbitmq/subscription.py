@@ -27,7 +27,7 @@ class Mailbox:
         self._open_generation: int | None = None
         self._latest_generation = 0
 
-    def __bool__(self) -> bool:
+    def ready(self) -> bool:
         return bool(self._deliveries)
 
     def open(self, generation: int) -> None:

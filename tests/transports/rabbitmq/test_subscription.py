@@ -56,7 +56,7 @@ def test_closed_connection_leaves_no_hints_and_adds_none() -> None:
     box.close(1)
     box.put([delivery(2)])
 
-    assert not box
+    assert not box.ready()
     assert box.oldest_arrival() is None
 
 
