@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.tour import Call, Profiler, Run, Thread, Tour
+from devtools.tour import Call, Profiler, Run, Span, Thread, Tour
 
 pytestmark = pytest.mark.once
 
@@ -25,8 +25,8 @@ def log(path: Path, *lines: str) -> Path:
 
 
 def functions(path: Path) -> list[str]:
-    run = Run(path, idle_from=10, saved=SAVED, settled=SETTLED)
-    return [call.function for call in run.calls(run.idle())]
+    run = Run(path, idle_from=10, first=Span(50, 60), later=Span(SAVED, SETTLED))
+    return [call.function for call in run.calls(run.later, run.idle())]
 
 
 def tour(*calls: tuple[str, str]) -> Tour:
