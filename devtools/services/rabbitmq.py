@@ -1,8 +1,8 @@
 """RabbitMQ for the tests: the one that answers, a node of our own, or three."""
 
 import functools
-import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -193,6 +193,23 @@ class RabbitMQNode(PrivateServer):
             raise RuntimeError(f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    def call(self, module: str, function: str) -> str:
+        """What a function of the node returns, without arguments; "" if it does not answer.
+
+        This costs a hundredth of what `rabbitmqctl` costs, which starts an Erlang of its own.
+        """
+        cookie = (self.directory / ".erlang.cookie").read_text()
+        where = ["-c", cookie, "-n", self.name, "-timeout", "10"]
+        done = subprocess.run(
+            ["erl_call", *where, "-a", f"{module} {function} []"],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        failed = done.returncode or "badrpc" in done.stdout
+        return "" if failed else done.stdout
+
     @property
     def _pid(self) -> int:
         if self._process is None:
@@ -294,11 +311,11 @@ class RabbitMQCluster:
 
     def seen_by(self, node: RabbitMQNode) -> list[str]:
         """The nodes that this one believes to be running; none while it does not run."""
-        try:
-            status = json.loads(node.ctl("cluster_status", "--formatter=json"))
-        except RuntimeError:
-            return []
-        return [str(name) for name in status["running_nodes"]]
+        # The name of the function depends on the version.
+        listed = node.call("rabbit_nodes", "list_running") or node.call(
+            "rabbit_nodes", "all_running"
+        )
+        return re.findall(r"[\w-]+@[\w.-]+", listed)
 
     def part(self, node: RabbitMQNode) -> None:
         """Have one node and the others lose sight of each other, for a moment."""
