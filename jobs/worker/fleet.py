@@ -128,8 +128,8 @@ class News:
 
     #: How jobs ended, to be recorded.
     ended: list[Outcome] = field(default_factory=list)
-    #: The ids of jobs whose success the child has committed.
-    committed: list[str] = field(default_factory=list)
+    #: The successes that children have committed.
+    committed: list[Outcome] = field(default_factory=list)
     #: The ids of jobs that another attempt owns by now: nothing was recorded.
     fenced: list[str] = field(default_factory=list)
     #: Jobs that were given back, not begun.
@@ -343,12 +343,12 @@ class Fleet:
             running, report = child.running.pop(number), Report(*words)
             crashpoints.reach("report_received")
             news.durations.append(microseconds / 1e6)
-            if report.ending == protocol.COMMITTED:
-                news.committed.append(running.claim.job_id)
-            elif report.ending == protocol.FENCED:
+            if report.ending == protocol.FENCED:
                 news.fenced.append(running.claim.job_id)
             else:
-                news.ended.append(report.outcome(running.claim, running.budget))
+                outcome = report.outcome(running.claim, running.budget, microseconds)
+                is_committed = report.ending == protocol.COMMITTED
+                (news.committed if is_committed else news.ended).append(outcome)
         if "returned" in message:
             child.recalled = False
             for number in message["returned"]:

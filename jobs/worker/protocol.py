@@ -16,15 +16,12 @@ each child from 1, in the order in which the child begins them.
 from __future__ import annotations
 
 import json
-import logging
 import mmap
 import socket
 from typing import Any, NamedTuple
 
 from jobs import outcomes
 from jobs.outcomes import Budget, Claim, Outcome
-
-logger = logging.getLogger("jobs.worker")
 
 READY = {"ready": True}
 
@@ -46,19 +43,20 @@ class Report(NamedTuple):
     #: that turns this ending into an outcome.
     details: Any = None
 
-    def outcome(self, claim: Claim, budget: Budget) -> Outcome:
-        """What that means for the job. Not for `COMMITTED` and `FENCED`."""
+    def outcome(self, claim: Claim, budget: Budget, microseconds: int) -> Outcome:
+        """What that means for the job, whose function ran for this long."""
         ending, details = self
-        if ending == SUCCEEDED:
-            return outcomes.succeeded_with_json(claim, details)
+        if ending in (SUCCEEDED, COMMITTED):
+            return outcomes.succeeded_with_json(claim, details, microseconds)
         if ending == SNOOZED:
-            return outcomes.snoozed(claim, **details)
-        if ending == CANCELLED:
-            return outcomes.cancelled(claim, **details)
-        logger.info("job %s raised %s", claim.job_id, details["exception"])
-        if ending == INTERRUPTED:
-            return outcomes.interrupted(claim, budget, **details)
-        return outcomes.failed(claim, budget, **details)
+            outcome = outcomes.snoozed(claim, **details)
+        elif ending == CANCELLED:
+            outcome = outcomes.cancelled(claim, **details)
+        elif ending == INTERRUPTED:
+            outcome = outcomes.interrupted(claim, budget, **details)
+        else:
+            outcome = outcomes.failed(claim, budget, **details)
+        return outcome._replace(microseconds=microseconds)
 
 
 class Channel:

@@ -24,6 +24,7 @@ from django.db import (
 from jobs import backoff, conf, crashpoints, exitcodes, relay, transports
 from jobs.errors import one_line
 from jobs.models import jobs_alias
+from jobs.outcomes import Outcome
 from jobs.worker.claimer import Claimer
 from jobs.worker.dispatcher import Dispatcher
 from jobs.worker.fleet import Fleet, News
@@ -212,12 +213,12 @@ class Supervisor:
         """Have what ended committed, and only then acknowledge the hints."""
         recorded = self._recorder.record(at_leisure=self._dispatcher.is_idle)
         if recorded.committed:
-            self._settle([outcome.claim.job_id for outcome in recorded.committed])
+            self._settle(recorded.committed)
         self._claimer.fenced += [outcome.claim.job_id for outcome in recorded.fenced]
 
-    def _settle(self, job_ids: list[str]) -> None:
-        """The outcomes of these jobs are committed."""
-        self._claimer.settle(job_ids)
+    def _settle(self, committed: Sequence[Outcome]) -> None:
+        """Acknowledge the hints of these jobs: their outcomes are committed."""
+        self._claimer.settle([outcome.claim.job_id for outcome in committed])
         crashpoints.reach("acknowledged")
 
     def _claim(self, now: float) -> None:
