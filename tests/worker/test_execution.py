@@ -214,7 +214,7 @@ class TestCompleting:
     ) -> None:
         job = make_job(f"{SAMPLE}.complete_with_a_queue", "made", "raise after")
 
-        worker.says("has succeeded, and raised builtins.ValueError after that")
+        worker.says("has succeeded, then raised builtins.ValueError")
         job.refresh_from_db()
         assert (job.status, job.result) == ("succeeded", {"made": "made"})
         ends_as(make_job(), "succeeded")
