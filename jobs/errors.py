@@ -45,7 +45,7 @@ class AccessRefused(TransportError):
 
 
 class Fenced(JobsError):
-    """An attempt ended whose job is somebody else's by now: its writes are rolled back."""
+    """An attempt ended that no longer owns its job: its writes are rolled back."""
 
 
 # What a task raises to say how it wants to go on, and what is raised in it.
@@ -80,7 +80,7 @@ class Snooze(JobsError):
 class Cancel(JobsError):
     """Call this job off: it is cancelled, and not tried again.
 
-    The worker raises it, too: in an interruptible task whose job somebody cancelled.
+    The worker raises it, too: in an interruptible task whose job was cancelled.
     """
 
     def __init__(self, message: str = "") -> None:

@@ -18,7 +18,7 @@ the place that sends it asks first:
         events.job_claimed.send([events.Claimed(…) for claim in claims])
 
 An event says what was committed. The row is the truth: after a crash an event may be
-missing, and nobody sends it again.
+missing, and it is not sent again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     @task(max_attempts=5, atomic=True, give_up_on=(InvalidOrder,))
 
-Other backends refuse these options instead of ignoring them, so that nobody relies on an
+Other backends refuse these options instead of ignoring them, so that no project relies on an
 option that has no effect.
 """
 

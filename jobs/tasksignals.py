@@ -1,7 +1,7 @@
 """Django's own task signals, for jobs: `task_enqueued`, `task_started`, `task_finished`.
 
 Django's task logger, Sentry and others learn of jobs through them. A TaskResult is made
-only if somebody would hear the signal: a signal that only Django's logger receives, at a
+only if a receiver would hear the signal: a signal that only Django's logger receives, at a
 level that is turned off, costs a few comparisons.
 """
 

@@ -91,8 +91,6 @@ LINES_OF_A_MODULE = 380
 LINES_OF_A_FUNCTION = 60
 MEDIAN_FUNCTION = 6
 METHODS, ATTRIBUTES = 20, 15
-#: Not cut yet.
-STILL_LARGE: set[str] = set()
 
 
 def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
@@ -129,13 +127,13 @@ def test_no_module_is_too_long_to_read_in_one_go() -> None:
     }
     long = {file for file, lines in lengths.items() if lines > LINES_OF_A_MODULE}
 
-    assert long <= STILL_LARGE
+    assert long == set()
 
 
 def test_no_function_is_longer_than_a_screen() -> None:
     long = [name for lines, name in lines_of_functions() if lines > LINES_OF_A_FUNCTION]
 
-    assert {name.partition(":")[0] for name in long} <= STILL_LARGE
+    assert long == []
 
 
 def test_most_functions_are_a_few_lines() -> None:
@@ -153,7 +151,7 @@ def test_a_large_class_says_why_it_is_large() -> None:
         if is_large and "Large because" not in (ast.get_docstring(node) or ""):
             large.append(file)
 
-    assert set(large) <= STILL_LARGE
+    assert large == []
 
 
 # Words: docs/glossary.md says which are used instead.
@@ -181,16 +179,6 @@ OLD_WORDS = re.compile(
     r"\b(anew|at hand|dealer|heeds?|in hand|is told of|nobody|somebody|watcher)\b",
     re.IGNORECASE,
 )
-#: Not rewritten yet.
-STILL_OLD = (
-    "jobs/admin/readonly.py",
-    "jobs/errors.py",
-    "jobs/events.py",
-    "jobs/options.py",
-    "jobs/sql/timeout.py",
-    "jobs/tasksignals.py",
-    "jobs/views/live.py",
-)
 
 
 def old_words(path: Path) -> Iterator[str]:
@@ -210,7 +198,7 @@ def test_no_word_has_its_old_name() -> None:
         for word in old_words(path)
     }
 
-    assert {name for name in found if not name.startswith(STILL_OLD)} == set()
+    assert found == set()
 
 
 # Other rules.

@@ -17,7 +17,7 @@ from jobs.models import Queue, Worker
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """Nobody adds, changes or deletes such a row here."""
+    """Such a row is not added, changed or deleted here."""
 
     show_facets = ShowFacets.NEVER
     sortable_by = ()

@@ -18,7 +18,7 @@ def time_limit(alias: str, seconds: float) -> Iterator[None]:
     milliseconds = max(1, round(seconds * 1000))
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            # For this transaction only: a pooler may give the session to somebody else.
+            # For this transaction only: another client of a pooler may get the session next.
             with transaction.atomic(using=alias):
                 cursor.execute(
                     "SELECT set_config('statement_timeout', %s, true)",

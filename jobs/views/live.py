@@ -48,7 +48,7 @@ def respond(
     if response is None:
         response = render(request, fragment if live else page, context())
     response["ETag"] = etag
-    # no-store: after somebody signed out, the browser does not show what they saw.
+    # no-store: after a person signed out, the browser does not show what they saw.
     response["Cache-Control"] = "no-store, private"
     patch_vary_headers(response, ["Cookie", LIVE_HEADER])
     return response
