@@ -283,7 +283,7 @@ MUTANTS = (
     Mutant(
         name="confirms-not-waited-for",
         file="jobs/transports/rabbitmq/publisher.py",
-        whole="        receipt = batch.receipt\n",
+        whole="        batch.wait(timeout, on_confirmed)\n",
         broken="        return Receipt(confirmed=list(hints))\n",
         tests=(
             "tests/transports/rabbitmq/test_publisher.py::TestPublishing::test_full_queue_refuses_its_hints",

@@ -1,8 +1,7 @@
-"""RabbitMQ carries hints: one class publishes them, one brings them to a worker.
+"""RabbitMQ as the transport: one class publishes hints, another brings them to a worker.
 
-Each goes from one connection to the next, as often as one ends. Nothing is lost by that:
-unconfirmed hints are published again, unacknowledged ones are delivered again, and the rows
-know better.
+When a connection is lost, each opens another. Nothing is lost with it: unconfirmed hints are
+published again, unacknowledged ones are delivered again, and the rows are the truth.
 """
 
 from jobs.transports.rabbitmq.address import addresses, redacted

@@ -184,9 +184,8 @@ class RabbitMQConsumer:
         silent, is_alive = now - old.state.ticked_at, old.is_alive()
         # Not at once for a dead one either, or a thread that dies as it starts would be
         # replaced at every turn.
-        if silent < (
-            timeouts.STALLED_SECONDS if is_alive else timeouts.TROUBLE_SECONDS
-        ):
+        limit = timeouts.STALLED_SECONDS if is_alive else timeouts.TROUBLE_SECONDS
+        if silent < limit:
             return
         how = f"has stood still for {silent:.0f} s" if is_alive else "has died"
         logger.error("the I/O thread of %s %s: reconnecting", self, how)
@@ -237,9 +236,8 @@ class IOThread(threading.Thread):
             if self.state.failure is not None:
                 self._wake()
                 return
-            if (
-                connection.failed_queue is None
-            ):  # without it the others can go on at once
+            # Without the queue that failed, the others can be consumed at once.
+            if connection.failed_queue is None:
                 self._wait(connection)
 
     def stop(self, timeout: float) -> None:

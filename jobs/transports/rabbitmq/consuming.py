@@ -103,9 +103,8 @@ class ConsumingConnection(Connection):
             self._declare(new, then=lambda frame: self._start_consumer(new))
 
     def _start_consumer(self, queue: str) -> None:
-        self._pending_queue = (
-            queue  # whatever goes wrong until it has started is its fault
-        )
+        # Until its consumer has started, it is blamed for whatever goes wrong.
+        self._pending_queue = queue
 
         def started(frame: Method) -> None:
             self._pending_queue = self._asking_since = None
@@ -160,8 +159,8 @@ class ConsumingConnection(Connection):
             logger.warning("dropped a message from %s: %s", method.routing_key, problem)
             channel.basic_ack(tag)
             return
-        tags = {consumer: queue for queue, consumer in self._consumers.items()}
-        queue, now = tags[method.consumer_tag], time.monotonic()
+        queues = {consumer: queue for queue, consumer in self._consumers.items()}
+        queue, now = queues[method.consumer_tag], time.monotonic()
         self._on_hints([Delivery(job_id, now, queue, self.generation, tag)])
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:

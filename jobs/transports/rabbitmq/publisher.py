@@ -51,16 +51,8 @@ class RabbitMQPublisher:
         connection.expect(batch)
         connection.call_if_usable(partial(connection.send, batch))
         crashpoints.reach("relay_before_confirm")
+        batch.wait(timeout, on_confirmed)
         receipt = batch.receipt
-        reported = 0
-        while batch.progressed.wait(timeout):
-            batch.progressed.clear()
-            is_settled = batch.is_settled
-            if part := receipt.confirmed[reported:]:
-                reported += len(part)
-                on_confirmed(part)
-            if is_settled:
-                break
         if not batch.is_settled:
             # RabbitMQ promises no bound on a confirm, and a frozen broker sends none. Hints
             # that it did store are published twice, and the second one claims nothing.
@@ -145,17 +137,34 @@ class _Batch:
         self.unanswered = len(hints)
         #: No more answers will come, whether or not there was one for every hint.
         self.is_settled = False
-        #: Set when the batch is settled, and whenever another part is confirmed.
-        self.progressed = threading.Event()
+        # Set when the batch is settled, and whenever another part is confirmed.
+        self._progressed = threading.Event()
+
+    def wait(
+        self, timeout: float, on_confirmed: Callable[[Sequence[Hint]], None]
+    ) -> None:
+        """Report each part that is confirmed, until the batch is settled.
+
+        Gives up when there was no progress for `timeout` seconds.
+        """
+        reported = 0
+        while self._progressed.wait(timeout):
+            self._progressed.clear()
+            is_settled = self.is_settled
+            if part := self.receipt.confirmed[reported:]:
+                reported += len(part)
+                on_confirmed(part)
+            if is_settled:
+                return
 
     def settle(self) -> None:
         self.is_settled = True
-        self.progressed.set()
+        self._progressed.set()
 
     def confirm(self, hint: Hint) -> None:
         self.receipt.confirmed.append(hint)
         if len(self.receipt.confirmed) % PART == 0:
-            self.progressed.set()
+            self._progressed.set()
 
 
 class _PublishingConnection(Connection):
