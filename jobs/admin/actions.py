@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -23,74 +23,80 @@ class Objection:
 
     #: A sentence about `count` jobs that were skipped for this reason.
     skipped: Any
-    #: A few words to stand beside the job, or beside the name of the action.
+    #: A sentence about one job, which stands beside it.
     reason: Any = ""
 
 
-_BY_STATUS = {
-    Status.QUEUED: Objection(
-        reason=_("still waiting"),
-        skipped=ngettext_lazy(
-            "%(count)d job was skipped because it is still waiting.",
-            "%(count)d jobs were skipped because they are still waiting.",
-            "count",
-        ),
+WAITING = Objection(
+    reason=_("It is still waiting."),
+    skipped=ngettext_lazy(
+        "%(count)d job was skipped because it is still waiting.",
+        "%(count)d jobs were skipped because they are still waiting.",
+        "count",
     ),
-    Status.RUNNING: Objection(
-        reason=_("still running"),
-        skipped=ngettext_lazy(
-            "%(count)d job was skipped because it is still running.",
-            "%(count)d jobs were skipped because they are still running.",
-            "count",
-        ),
+)
+RUNNING = Objection(
+    reason=_("It is still running."),
+    skipped=ngettext_lazy(
+        "%(count)d job was skipped because it is still running.",
+        "%(count)d jobs were skipped because they are still running.",
+        "count",
     ),
-    Status.SUCCEEDED: Objection(
-        reason=_("already succeeded"),
-        skipped=ngettext_lazy(
-            "%(count)d job was skipped because it has already succeeded.",
-            "%(count)d jobs were skipped because they have already succeeded.",
-            "count",
-        ),
-    ),
-    Status.FAILED: Objection(
-        reason=_("already failed"),
-        skipped=ngettext_lazy(
-            "%(count)d job was skipped because it has already failed.",
-            "%(count)d jobs were skipped because they have already failed.",
-            "count",
-        ),
-    ),
-    Status.CANCELLED: Objection(
-        reason=_("already cancelled"),
-        skipped=ngettext_lazy(
-            "%(count)d job was skipped because it has already been cancelled.",
-            "%(count)d jobs were skipped because they have already been cancelled.",
-            "count",
-        ),
-    ),
-}
-_CANCELLING = Objection(
-    reason=_("already being cancelled"),
+)
+CANCELLING = Objection(
+    reason=_("It is already being cancelled."),
     skipped=ngettext_lazy(
         "%(count)d job was skipped because it is already being cancelled.",
         "%(count)d jobs were skipped because they are already being cancelled.",
         "count",
     ),
 )
-_GONE = Objection(
+SUCCEEDED = Objection(
+    reason=_("It has already succeeded."),
+    skipped=ngettext_lazy(
+        "%(count)d job was skipped because it has already succeeded.",
+        "%(count)d jobs were skipped because they have already succeeded.",
+        "count",
+    ),
+)
+FAILED = Objection(
+    reason=_("It has already failed."),
+    skipped=ngettext_lazy(
+        "%(count)d job was skipped because it has already failed.",
+        "%(count)d jobs were skipped because they have already failed.",
+        "count",
+    ),
+)
+CANCELLED = Objection(
+    reason=_("It has already been cancelled."),
+    skipped=ngettext_lazy(
+        "%(count)d job was skipped because it has already been cancelled.",
+        "%(count)d jobs were skipped because they have already been cancelled.",
+        "count",
+    ),
+)
+GONE = Objection(
     skipped=ngettext_lazy(
         "%(count)d job was skipped because it no longer exists.",
         "%(count)d jobs were skipped because they no longer exist.",
         "count",
     ),
 )
-_CHANGED = Objection(
+CHANGED = Objection(
     skipped=ngettext_lazy(
         "%(count)d job was skipped because it changed meanwhile.",
         "%(count)d jobs were skipped because they changed meanwhile.",
         "count",
     ),
 )
+
+_BY_STATUS = {
+    Status.QUEUED: WAITING,
+    Status.RUNNING: RUNNING,
+    Status.SUCCEEDED: SUCCEEDED,
+    Status.FAILED: FAILED,
+    Status.CANCELLED: CANCELLED,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +105,8 @@ class Action:
 
     name: str
     label: Any
+    #: Stands in the place of its button while there is this objection.
+    unavailable: Mapping[Objection, Any]
     #: Announces, on the confirmation page, what will happen to `count` jobs.
     announcement: Any
     #: Says what happened to `count` jobs.
@@ -116,7 +124,7 @@ class Action:
     def objection(self, job: Job) -> Objection | None:
         """Why it does not apply to this job, or None if it does."""
         if job.status in self.applies_to:
-            return _CANCELLING if job.is_cancelling else None
+            return CANCELLING if job.is_cancelling else None
         return _BY_STATUS[Status(job.status)]
 
 
@@ -128,6 +136,11 @@ def _delete(job_ids: Iterable[UUID]) -> int:
 RETRY = Action(
     name="retry",
     label=_("Retry"),
+    unavailable={
+        WAITING: _("Retry: still waiting"),
+        RUNNING: _("Retry: still running"),
+        SUCCEEDED: _("Retry: already succeeded"),
+    },
     announcement=ngettext_lazy(
         "This job will run again, with a fresh budget of attempts:",
         "These jobs will run again, with a fresh budget of attempts:",
@@ -143,6 +156,12 @@ RETRY = Action(
 CANCEL = Action(
     name="cancel",
     label=_("Cancel"),
+    unavailable={
+        CANCELLING: _("Cancel: already being cancelled"),
+        SUCCEEDED: _("Cancel: already succeeded"),
+        FAILED: _("Cancel: already failed"),
+        CANCELLED: _("Cancel: already cancelled"),
+    },
     announcement=ngettext_lazy(
         "This job will be cancelled. If it is running, it is asked to stop, and killed "
         "if it does not:",
@@ -160,6 +179,7 @@ CANCEL = Action(
 DELETE = Action(
     name="delete",
     label=_("Delete"),
+    unavailable={},  # it has no button of its own
     announcement=ngettext_lazy(
         "This job will be deleted, with its attempts and its result:",
         "These jobs will be deleted, with their attempts and results:",
@@ -196,8 +216,8 @@ def perform(
         log(accepted)
         done = action.execute([job.pk for job in accepted])
     skipped = Counter(objection for _job, objection in objections if objection)
-    skipped[_GONE] = len(job_ids) - len(jobs)
-    skipped[_CHANGED] = len(accepted) - done
+    skipped[GONE] = len(job_ids) - len(jobs)
+    skipped[CHANGED] = len(accepted) - done
     report = [action.report % {"count": done}] if done or not +skipped else []
     report += [
         objection.skipped % {"count": count} for objection, count in (+skipped).items()

@@ -262,13 +262,18 @@ class JobAdmin(admin.ModelAdmin):
 
 
 def _tools(request: HttpRequest, job: Job) -> list[dict[str, Any]]:
-    """The buttons that this person may press; with the reason where one does not apply."""
+    """The buttons that this person may press; or why one does not apply to this job."""
     return [
-        {
-            "action": action,
-            "objection": action.objection(job),
-            "url": reverse(f"admin:jobs_job_{action.name}", args=[job.pk]),
-        }
+        _tool(action, job)
         for action in (RETRY, CANCEL)
         if request.user.has_perm(action.permission)
     ]
+
+
+def _tool(action: Action, job: Job) -> dict[str, Any]:
+    objection = action.objection(job)
+    return {
+        "action": action,
+        "unavailable": action.unavailable[objection] if objection else "",
+        "url": reverse(f"admin:jobs_job_{action.name}", args=[job.pk]),
+    }

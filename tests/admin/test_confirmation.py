@@ -60,7 +60,7 @@ def test_confirmation_lists_what_will_be_touched_and_what_not_and_why(
     if action == "delete":
         assert str(succeeded.pk) in touched
     else:
-        assert f"{succeeded.pk} Succeeded: already succeeded" in skipped
+        assert f"{succeeded.pk} Succeeded It has already succeeded." in skipped
         assert str(succeeded.pk) not in touched
     assert statuses() == before
 
