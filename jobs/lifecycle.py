@@ -63,9 +63,11 @@ def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claimed]:
     # SQLite stores ids without dashes.
     alias = jobs_alias()
     rows = _CLAIM.execute(alias, batch, worker=worker.replace("-", ""))
-    width = len(_CALL)
+    width, new = len(_CALL), tuple.__new__
+    # Fast path: the constructors of Claim and Budget take twice as long.
     claims = [
-        Claimed(Claim(worker, *row[:width]), Budget(*row[width:])) for row in rows
+        Claimed(new(Claim, (worker, *row[:width])), new(Budget, row[width:]))
+        for row in rows
     ]
     if events.job_claimed.listeners:
         announcements.claimed([claimed.claim for claimed in claims], using=alias)

@@ -16,8 +16,8 @@ from django.db.models.signals import post_save, pre_save
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
-from jobs import signals
-from jobs.enqueue import BLOCK, CHUNK
+from jobs import enqueue, signals
+from jobs.enqueue import BLOCK, CHUNK, Column
 from jobs.errors import InvalidJob
 from jobs.models import Job, Queue
 from jobs.tasks import simulate_work
@@ -304,3 +304,61 @@ def test_every_way_to_enqueue_stores_the_same_job(make_job: MakeJob) -> None:
     enqueued, bulk = Job.objects.get(pk=UUID(result.id)), Job.objects.get(pk=bulk_id)
     for name in ("task", "args", "kwargs", "queue", "priority", "status"):
         assert getattr(saved, name) == getattr(enqueued, name) == getattr(bulk, name)
+
+
+# One list of columns.
+
+
+@pytest.fixture
+def one_more_column(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A column that a new job may state, added to the one list and nowhere else."""
+    cached = [
+        function
+        for function in vars(enqueue).values()
+        if hasattr(function, "cache_clear")
+    ]
+
+    def refuse_red(job: Any) -> None:
+        if job.error == "red":
+            raise InvalidJob("error", "error is 'red', and must not be")
+
+    column = Column(
+        "error",
+        "text",
+        lambda job: job.error,
+        check=refuse_red,
+        option="module_path",
+        fallback="blue",
+    )
+    monkeypatch.setattr(enqueue, "COLUMNS", (*enqueue.COLUMNS, column))
+    initial = {name: sql for name, sql in enqueue.INITIAL.items() if name != "error"}
+    monkeypatch.setattr(enqueue, "INITIAL", initial)
+    for function in cached:
+        function.cache_clear()
+    yield
+    monkeypatch.undo()
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.mark.usefixtures("one_more_column")
+def test_column_is_defaulted_checked_and_stored_from_one_list() -> None:
+    left_open: dict[str, Any] = {"error": None}
+    saved = Job(task=ECHO, error="green")
+    saved.save()
+    ids = Job.objects.enqueue_many(
+        [Job(task=ECHO, error="green"), Job(task=ECHO, **left_open)]
+    )
+
+    stored = [Job.objects.get(pk=pk).error for pk in [saved.pk, *ids]]
+    assert stored == ["green", "green", ECHO]
+    with pytest.raises(InvalidJob, match="must not be"):
+        Job(task=ECHO, error="red").save()
+
+
+def test_every_column_of_a_new_row_is_stated_initial_or_null() -> None:
+    stated = {column.name for column in enqueue.COLUMNS}
+
+    assert not stated & enqueue.INITIAL.keys()
+    for field in Job._meta.concrete_fields:
+        assert field.attname in stated | enqueue.INITIAL.keys() or field.null, field

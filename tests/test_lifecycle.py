@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from jobs import lifecycle, outcomes
 from jobs.models import Attempt, Job, Worker
-from jobs.outcomes import Claimed
+from jobs.outcomes import Budget, Claimed, Fence
 from jobs.statuses import Ending
 from tests.conftest import MakeJob
 
@@ -52,6 +52,32 @@ def test_a_claim_brings_the_arguments_as_they_were_saved(
 
     assert json.loads(claim.args) == [value]
     assert claim.task == "tests.sample.tasks.echo"
+
+
+def test_claim_returns_what_the_row_says(make_job: MakeJob, worker_row: Worker) -> None:
+    """Every field of Claim and Budget is a column of that name, read by it."""
+    job = make_job(max_attempts=7, timeout=60)
+    Job.objects.filter(pk=job.pk).update(failures=3, losses=2, interruptions=4)
+
+    claim, budget = claim_one(job, worker_row)
+
+    job.refresh_from_db()
+    assert claim._asdict() == {
+        "worker": str(worker_row.id),
+        "job_id": str(job.id),
+        "attempt": 1,
+        "task": job.task,
+        "queue": job.queue,
+        "args": "[]",
+        "kwargs": "{}",
+        "timeout": 60,
+    }
+    assert budget._asdict() == {name: getattr(job, name) for name in budget._fields}
+    assert lifecycle.budget(claim) == budget == Budget.of(job)
+
+
+def test_job_that_is_gone_has_no_budget() -> None:
+    assert lifecycle.budget(Fence(str(uuid4()), str(uuid4()), 1)) is None
 
 
 def test_a_running_job_cannot_be_claimed_again(
