@@ -56,7 +56,7 @@ MUTANTS = (
         broken="            if False:\n",
         tests=(
             "tests/worker/test_dispatcher.py::TestWorkers::"
-            "test_what_kills_whole_workers_takes_no_other_job_along[database]",
+            "test_job_that_kills_workers_takes_no_other_job_along[database]",
         ),
     ),
     Mutant(
@@ -68,7 +68,7 @@ MUTANTS = (
         broken="    if False:\n",
         tests=(
             "tests/worker/test_dispatcher.py::TestWorkers::"
-            "test_a_killed_child_is_blamed_on_the_one_job_that_it_ran[database]",
+            "test_killed_child_is_blamed_on_the_job_that_it_ran[database]",
         ),
     ),
     Mutant(
@@ -78,7 +78,7 @@ MUTANTS = (
         broken="if seconds > 3600:",
         tests=(
             "tests/worker/test_dispatcher.py::TestWorkers::"
-            "test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere[database]",
+            "test_jobs_behind_a_long_one_run_elsewhere[database]",
         ),
     ),
     # A status is written once.
@@ -134,7 +134,7 @@ MUTANTS = (
         file="jobs/lifecycle.py",
         whole="CASE WHEN cancel_requested_at IS NULL OR batch.status = 'succeeded'",
         broken="CASE WHEN TRUE",
-        tests=("tests/worker/test_execution.py::TestItSticks",),
+        tests=("tests/worker/test_execution.py::TestCancellationSticks",),
     ),
     Mutant(
         name="fence-ignored",
@@ -224,7 +224,7 @@ MUTANTS = (
         broken="",
         tests=(
             "tests/worker/test_outages.py::"
-            "test_d6_a_connection_that_broke_while_no_job_ran_is_no_fault_of_the_next",
+            "test_d6_connection_broken_between_jobs_does_not_interrupt_the_next",
         ),
         database="postgresql",
     ),
@@ -318,8 +318,8 @@ MUTANTS = (
         "            transport.pause()\n"
         "            transport.resume()\n",
         tests=(
-            "tests/worker/test_outages.py::"
-            "test_a_busy_worker_gives_back_what_it_cannot_start_and_rests",
+            "tests/worker/test_claimer.py::"
+            "test_busy_worker_gives_back_a_hint_once_and_stays_quiet",
         ),
     ),
     # Whose a job is.
@@ -330,7 +330,7 @@ MUTANTS = (
         broken="",
         tests=(
             "tests/maintenance/test_rescuer.py::TestWorkers::"
-            "test_w3_the_job_of_a_killed_worker_runs_at_another[database]",
+            "test_w3_job_of_a_killed_worker_runs_at_another[database]",
         ),
     ),
     Mutant(
@@ -340,7 +340,7 @@ MUTANTS = (
         broken="row.update(",
         tests=(
             "tests/maintenance/test_rescuer.py::TestWorkers::"
-            "test_w27_a_worker_kills_what_it_runs_before_others_may_start_it[database]",
+            "test_w27_worker_kills_what_it_runs_before_others_may_start_it[database]",
         ),
     ),
     Mutant(
@@ -353,7 +353,7 @@ MUTANTS = (
         "        worker.save()\n",
         tests=(
             "tests/maintenance/test_rescuer.py::TestWorkers::"
-            "test_w3_the_job_of_a_killed_worker_runs_at_another[database]",
+            "test_w3_job_of_a_killed_worker_runs_at_another[database]",
         ),
     ),
     Mutant(
@@ -406,7 +406,7 @@ MUTANTS = (
         broken="outcomes.succeeded(claim, None)",
         tests=(
             "tests/worker/test_supervisor.py::"
-            "test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on"
+            "test_w18_job_that_kills_its_process_fails_and_the_worker_goes_on"
             "[database]",
         ),
     ),
@@ -439,7 +439,7 @@ MUTANTS = (
         "                continue\n",
         tests=(
             "tests/worker/test_supervisor.py::"
-            "test_no_process_is_left_behind_when_the_supervisor_is_killed[database]",
+            "test_no_process_is_left_when_the_supervisor_is_killed[database]",
         ),
     ),
 )

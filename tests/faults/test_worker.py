@@ -1,5 +1,5 @@
-"""Faults of the worker's own processes. Others of this kind are in test_worker, test_rescue,
-test_limits and test_crashpoints."""
+"""Faults of the worker's own processes. Others are in tests/worker, tests/maintenance
+and test_crashpoints."""
 
 from __future__ import annotations
 

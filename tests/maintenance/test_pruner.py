@@ -89,7 +89,7 @@ class TestPrune:
         assert prune() == {"succeeded": 3, "failed": 2, "cancelled": 1}
         assert left() == set(kept)
 
-    def test_a_job_that_is_queued_or_running_is_never_deleted(
+    def test_queued_and_running_jobs_are_never_deleted(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         long_ago = ago(1000)
@@ -112,7 +112,7 @@ class TestPrune:
         assert prune(ages) == {}
         assert left() == set(kept)
 
-    def test_attempts_go_along_and_those_of_others_stay(self) -> None:
+    def test_attempts_are_deleted_with_their_job_only(self) -> None:
         (old,) = finished("failed", 100)
         (young,) = finished("failed", 1)
         note_attempt(old)
@@ -123,7 +123,7 @@ class TestPrune:
         assert [attempt.job_id for attempt in Attempt.objects.all()] == [young]
 
     @pytest.mark.usefixtures("small_batches")
-    def test_it_deletes_in_batches_the_oldest_first(self) -> None:
+    def test_deletes_in_batches_oldest_first(self) -> None:
         newer = finished("succeeded", 8, count=10)
         older = finished("succeeded", 9, count=10)
 
@@ -136,7 +136,9 @@ class TestPrune:
         assert left() == set()
 
     @pytest.mark.usefixtures("small_batches")
-    def test_jobs_that_ended_in_one_moment_all_go(self, worker_row: Worker) -> None:
+    def test_jobs_that_ended_at_the_same_moment_are_all_deleted(
+        self, worker_row: Worker
+    ) -> None:
         ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(35))
         claims = lifecycle.claim(ids, worker_row.id)
         lifecycle.finish([outcomes.succeeded(claim, None) for claim, _ in claims])
@@ -145,7 +147,7 @@ class TestPrune:
         assert prune({Status.SUCCEEDED: timedelta()}) == {"succeeded": 35}
 
     @pytest.mark.usefixtures("small_batches")
-    def test_a_job_retried_after_it_was_read_is_not_deleted(
+    def test_job_retried_after_it_was_read_is_not_deleted(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ids = finished("failed", 100, count=5)
@@ -162,7 +164,7 @@ class TestPrune:
         assert left() == {ids[0]}
 
     @pytest.mark.usefixtures("small_batches")
-    def test_a_row_that_cannot_be_deleted_does_not_keep_the_others(
+    def test_row_that_cannot_be_deleted_does_not_keep_the_others(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         """As if a model of another app protected it; all of one moment, as a batch ends."""
@@ -186,7 +188,7 @@ class TestPrune:
             "14 old rows (succeeded) could not be deleted: an invoice refers to it"
         )
 
-    def test_what_a_receiver_raises_does_not_stop_it(self) -> None:
+    def test_receiver_that_raises_does_not_stop_the_run(self) -> None:
         ids = finished("succeeded", 8, count=5)
         finished("failed", 100)
 
@@ -200,9 +202,7 @@ class TestPrune:
         finally:
             pre_delete.disconnect(fail, sender=Job)
 
-    def test_batches_that_take_too_long_become_smaller(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_slow_batches_become_smaller(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pruner, "LARGEST_BATCH", 16)
         monkeypatch.setattr(pruner, "SMALLEST_BATCH", 4)
         monkeypatch.setattr(pruner, "SLOW_SECONDS", 0.04)
@@ -220,7 +220,7 @@ class TestPrune:
         assert sum(sizes) == 60
         assert sizes[:4] == [16, 8, 4, 4]
 
-    def test_its_query_has_an_index(self) -> None:
+    def test_query_has_an_index(self) -> None:
         """The young ones are not even looked at."""
         finished("succeeded", 1, count=2000)
         finished("succeeded", 8, count=20)
@@ -233,7 +233,7 @@ class TestPrune:
             assert "jobs_job_finished" in plan
             assert "finished_at" in plan.split("jobs_job_finished", 1)[1]
 
-    def test_what_is_asked_of_a_statement_is_taken_back_afterwards(self) -> None:
+    def test_time_limit_is_restored_afterwards(self) -> None:
         ask = {"postgresql": "SHOW statement_timeout", "sqlite": "PRAGMA busy_timeout"}
 
         def answer() -> Any:
@@ -258,7 +258,7 @@ class TestPrune:
 
 @pytest.mark.django_db
 class TestWorkers:
-    def test_the_row_of_a_worker_that_is_long_gone_is_deleted(
+    def test_row_of_a_worker_that_is_long_gone_is_deleted(
         self, worker_row: Worker
     ) -> None:
         gone_worker(7.1)
@@ -267,13 +267,13 @@ class TestWorkers:
         assert prune() == {"workers": 1}
         assert set(Worker.objects.all()) == {worker_row, lately}
 
-    def test_a_worker_that_a_running_job_names_stays(self, make_job: MakeJob) -> None:
+    def test_worker_named_by_a_running_job_is_kept(self, make_job: MakeJob) -> None:
         worker = gone_worker(100)
         lifecycle.claim([make_job().id], worker.id)
 
         assert prune() == {}
 
-    def test_a_worker_goes_with_the_last_attempt_that_names_it(self) -> None:
+    def test_worker_is_deleted_with_the_last_attempt_that_names_it(self) -> None:
         worker = gone_worker(100)
         (job,) = finished("failed", 80)
         note_attempt(job, worker)
@@ -282,7 +282,7 @@ class TestWorkers:
         Job.objects.update(finished_at=ago(91))
         assert prune() == {"failed": 1, "workers": 1}
 
-    def test_it_goes_too_where_jobs_are_kept_for_ever(self) -> None:
+    def test_workers_are_deleted_where_jobs_are_kept_for_ever(self) -> None:
         gone_worker(100)
 
         assert prune(pruner.ages(succeeded_days=0, failed_days=0)) == {"workers": 1}
@@ -300,7 +300,7 @@ class TestLocks:
         connection.rollback()
         connection.close()
 
-    def test_a_locked_job_is_passed_over(self, other: Any) -> None:
+    def test_locked_job_is_skipped(self, other: Any) -> None:
         ids = finished("succeeded", 8, count=5)
         gone_worker(100)
         other.execute("SELECT 1 FROM jobs_job WHERE id = %s FOR UPDATE", [ids[2]])
@@ -320,7 +320,7 @@ class TestLocks:
 
         assert prune() == {"succeeded": 10}
 
-    def test_a_locked_attempt_costs_only_its_own_job(self, other: Any) -> None:
+    def test_locked_attempt_keeps_only_its_own_job(self, other: Any) -> None:
         ids = finished("failed", 100, count=20)
         for job_id in ids:
             note_attempt(job_id)
@@ -362,7 +362,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("eager")
 class TestSlices:
-    def test_a_slice_ends_in_time_and_the_next_goes_on(
+    def test_slice_ends_in_time_and_the_next_continues(
         self, small_batches: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         finished("succeeded", 8, count=100)
@@ -385,7 +385,7 @@ class TestSlices:
         pruning.work(0.2, ended)
         assert len(left()) < after_one
 
-    def test_it_runs_again_only_after_minutes(
+    def test_next_run_is_minutes_later(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         caplog.set_level(logging.INFO, "jobs.pruner")
@@ -405,7 +405,7 @@ class TestSlices:
         pruning.work(60.0, ended)
         assert left() == set()
 
-    def test_it_ends_at_once_when_its_worker_does(self, small_batches: None) -> None:
+    def test_ends_at_once_when_its_worker_stops(self, small_batches: None) -> None:
         finished("succeeded", 8, count=30)
         ended = threading.Event()
         ended.set()
@@ -414,7 +414,7 @@ class TestSlices:
 
         assert len(left()) == 20
 
-    def test_the_settings_say_what_is_kept(self, settings: Any) -> None:
+    def test_settings_say_what_is_kept(self, settings: Any) -> None:
         settings.JOBS = settings.JOBS | {
             "KEEP_SUCCEEDED_DAYS": 0,
             "KEEP_FAILED_DAYS": 2,
@@ -429,7 +429,7 @@ class TestSlices:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("eager")
-def test_a_database_that_fails_is_told_of_and_does_not_end_the_thread(
+def test_failing_database_is_logged_and_does_not_end_the_thread(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any) -> Any:
@@ -445,7 +445,7 @@ def test_a_database_that_fails_is_told_of_and_does_not_end_the_thread(
 @pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("eager")
-def test_a_busy_database_is_waited_for_only_for_a_moment(
+def test_busy_database_is_waited_for_only_briefly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     finished("succeeded", 8)
@@ -465,9 +465,7 @@ def test_a_busy_database_is_waited_for_only_for_a_moment(
     assert prune() == {"succeeded": 1}
 
 
-def test_a_worker_prunes_by_itself(
-    site: Site, make_job: MakeJob, settings: Any
-) -> None:
+def test_worker_prunes_by_itself(site: Site, make_job: MakeJob, settings: Any) -> None:
     settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 12}
     kept = [*finished("succeeded", 1), *finished("failed", 10)]
     finished("succeeded", 8, count=1500)
@@ -487,7 +485,7 @@ def test_a_worker_prunes_by_itself(
     assert worker.stop() == 0
 
 
-def test_a_worker_keeps_for_ever_what_it_is_told_to(site: Site) -> None:
+def test_worker_keeps_for_ever_what_the_settings_say(site: Site) -> None:
     finished("succeeded", 10_000)
     finished("failed", 10_000)
 
@@ -512,7 +510,7 @@ class TestCommand:
         finished("cancelled", 100)
         gone_worker(8)
 
-    def test_it_prunes_by_the_settings_and_says_how_many(self) -> None:
+    def test_command_prunes_by_the_settings_and_says_how_many(self) -> None:
         assert self.run() == [
             "succeeded: 3 deleted, older than 7 days",
             "failed: 0 deleted, older than 90 days",
@@ -521,7 +519,7 @@ class TestCommand:
         ]
         assert Job.objects.count() == 2
 
-    def test_other_ages_may_be_given(self) -> None:
+    def test_options_override_the_settings(self) -> None:
         lines = self.run("--succeeded-days=0", "--failed-days", "1")
 
         assert lines[:3] == [
@@ -531,7 +529,7 @@ class TestCommand:
         ]
         assert set(Job.objects.values_list("status", flat=True)) == {"succeeded"}
 
-    def test_a_dry_run_only_counts(self) -> None:
+    def test_dry_run_only_counts(self) -> None:
         assert self.run("--dry-run") == [
             "succeeded: 3 would be deleted, older than 7 days",
             "failed: 0 would be deleted, older than 90 days",
@@ -542,9 +540,7 @@ class TestCommand:
 
     @pytest.mark.parametrize("value", ["-1", "36501", "a week", "1.5", ""])
     @pytest.mark.parametrize("option", ["--succeeded-days", "--failed-days"])
-    def test_what_is_no_number_of_days_is_refused(
-        self, option: str, value: str
-    ) -> None:
+    def test_invalid_number_of_days_is_refused(self, option: str, value: str) -> None:
         with pytest.raises(CommandError) as refused:
             self.run(f"{option}={value}")
 
@@ -555,11 +551,11 @@ class TestCommand:
         assert Job.objects.count() == 6
 
     @pytest.mark.parametrize("value", [-1, "7", True, 1.5])
-    def test_the_same_holds_for_what_code_gives(self, value: Any) -> None:
+    def test_invalid_number_of_days_in_code_is_refused(self, value: Any) -> None:
         with pytest.raises(CommandError, match="is not a number of days"):
             self.run(failed_days=value)
 
-    def test_wrong_settings_are_told_by_the_exit_code(self, settings: Any) -> None:
+    def test_wrong_settings_exit_with_78(self, settings: Any) -> None:
         settings.JOBS = {"KEEP_FAILED_DAYS": -1}
 
         with pytest.raises(CommandError, match="KEEP_FAILED_DAYS") as refused:
@@ -567,7 +563,7 @@ class TestCommand:
 
         assert refused.value.returncode == 78
 
-    def test_a_database_that_is_away_is_told_by_the_exit_code(
+    def test_database_that_does_not_answer_exits_with_75(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*args: Any, **more: Any) -> Any:
@@ -584,7 +580,7 @@ class TestCommand:
 
 
 @pytest.mark.once
-def test_bad_input_to_the_program_is_one_clear_line(site: Site) -> None:
+def test_invalid_option_is_refused_in_one_line(site: Site) -> None:
     done = site.run("prunejobs", "--failed-days=-1")
 
     assert done.returncode == 2

@@ -35,7 +35,7 @@ def lapse(worker: Worker) -> None:
 
 @pytest.mark.django_db
 class TestRescuer:
-    def test_a_job_of_a_worker_without_a_live_lease_is_queued_again(
+    def test_job_of_a_worker_without_a_live_lease_is_queued_again(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
@@ -49,7 +49,7 @@ class TestRescuer:
         assert (job.status, job.losses, job.failures) == ("queued", 1, 0)
         assert (attempt.outcome, attempt.worker_id) == ("lost", worker_row.id)
 
-    def test_a_job_of_a_worker_with_a_live_lease_is_left_alone(
+    def test_job_of_a_worker_with_a_live_lease_is_left_alone(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
@@ -58,7 +58,7 @@ class TestRescuer:
         assert rescuer.rescue() == 0
         assert status_of(job) == "running"
 
-    def test_what_the_old_worker_reports_after_the_rescue_changes_nothing(
+    def test_report_after_the_rescue_changes_nothing(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
@@ -69,7 +69,7 @@ class TestRescuer:
         assert lifecycle.finish([outcomes.succeeded(claim, "late")]) == set()
         assert status_of(job) == "queued"
 
-    def test_a_job_that_was_lost_too_often_is_failed_in_sight(
+    def test_job_lost_too_often_fails_visibly(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
@@ -134,7 +134,7 @@ def napping(site: Site, make_job: MakeJob) -> Job:
 
 @pytest.mark.usefixtures("transport", "short_lease")
 class TestWorkers:
-    def test_w3_the_job_of_a_killed_worker_runs_at_another(
+    def test_w3_job_of_a_killed_worker_runs_at_another(
         self, site: Site, make_job: MakeJob
     ) -> None:
         doomed = site.worker()
@@ -146,7 +146,7 @@ class TestWorkers:
         assert ends_as(job, "succeeded").attempt == 2
         assert job.attempts.get().outcome == "lost"
 
-    def test_w4_the_job_of_a_killed_child_runs_again_at_once(
+    def test_w4_job_of_a_killed_child_runs_again_at_once(
         self, site: Site, make_job: MakeJob, settings: Any
     ) -> None:
         """Nobody waits for a lease of half a minute to end."""
@@ -164,7 +164,7 @@ class TestWorkers:
         assert job.started_at is not None
         assert job.started_at - lost.finished_at < timedelta(seconds=15)
 
-    def test_w12_a_worker_frozen_past_its_lease_changes_nothing_when_it_wakes(
+    def test_w12_worker_frozen_past_its_lease_changes_nothing_when_it_wakes(
         self, site: Site, make_job: MakeJob
     ) -> None:
         frozen = site.worker()
@@ -187,7 +187,7 @@ class TestWorkers:
             ends_as(other, "succeeded")
         assert frozen.stop() == 0
 
-    def test_w27_a_worker_kills_what_it_runs_before_others_may_start_it(
+    def test_w27_worker_kills_what_it_runs_before_others_may_start_it(
         self, site: Site, make_job: MakeJob
     ) -> None:
         """Its lease is taken from it: by a clock that jumps, or a database out of reach."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from jobs import relay
-from jobs.models import Job
+from jobs.models import Job, Queue
 from jobs.relay import healer, process
 from tests.conftest import Broker, MakeJob, eventually
 
@@ -71,3 +71,34 @@ class TestLostHints:
         assert broker.count() == 5
         assert set(Job.objects.values_list("published_at", flat=True)) == {old}
         polling.stop()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_backlog_of_a_paused_queue_is_not_taken_for_lost(
+    broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healer, "HEAL_SECONDS", 0.1)
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.1)
+    jobs = [make_job(queue="mail") for _ in range(5)]
+    eventually(lambda: broker.count("mail") == 5)
+    eventually(lambda: not Job.objects.unpublished().exists())
+    Queue.objects.pause("mail", by="ada")
+    old = jobs[0].created_at - timedelta(hours=1)
+    Job.objects.update(published_at=old)
+    relay.flush()
+
+    looking = relay.poll()
+    asked = [0]
+    count = looking._publisher.count
+
+    def counted(queue: str) -> int | None:
+        asked[0] += 1
+        return count(queue)
+
+    looking._publisher.count = counted  # type: ignore[method-assign]
+    eventually(lambda: asked[0] >= 3, what="compared three times")
+    assert set(Job.objects.values_list("published_at", flat=True)) == {old}
+    broker.purge("mail")
+
+    eventually(lambda: broker.count("mail") == 5, what="published again")
+    looking.stop(10)

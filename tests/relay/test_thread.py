@@ -13,10 +13,10 @@ from django.utils import timezone
 from devtools import services
 from jobs import relay, transports
 from jobs.models import Job
-from jobs.relay import outbox, thread
+from jobs.relay import outbox, process, thread
 from jobs.transports.base import Hint
 from jobs.transports.rabbitmq import timeouts
-from tests.conftest import DEADLINE, Broker, MakeJob, eventually
+from tests.conftest import DEADLINE, Broker, MakeJob, Site, ends_as, eventually
 
 HOUR = timedelta(hours=1)
 
@@ -211,3 +211,47 @@ class TestBrokerAway:
             node.thaw()
 
         eventually(lambda: not Job.objects.unpublished().exists(), what="published")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_job_that_falls_due_is_published_on_time_however_rare_the_polls(
+    broker: Broker, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "POLL_SECONDS", 3600.0)
+    soon = timezone.now() + timedelta(seconds=1)
+    first = [make_job(run_after=soon) for _ in range(2)]
+    then = make_job(run_after=soon + timedelta(seconds=1))
+    relay.flush()
+
+    looking = relay.poll()
+
+    eventually(lambda: broker.count() == 3, what="and the other")
+    eventually(lambda: not Job.objects.filter(published_at=None).exists())
+    for job in [*first, then]:
+        job.refresh_from_db()
+        assert job.published_at is not None
+        assert job.published_at >= job.run_after
+    looking.stop(10)
+
+
+def test_job_saved_by_a_command_that_ends_at_once_is_published(
+    site: Site, broker: Broker
+) -> None:
+    done = site.run("newjob", "tests.sample.tasks.echo", "1")
+
+    assert done.returncode == 0
+    assert Job.objects.get().published_at is not None
+    assert broker.count() == 1
+
+
+def test_worker_publishes_what_the_saver_did_not(site: Site, broker: Broker) -> None:
+    site.run("newjob", "tests.sample.tasks.echo", "1", JOBS_PUBLISH_ON_SAVE="False")
+    job = Job.objects.get()
+    assert job.published_at is None
+
+    site.worker("--queues=another")
+
+    eventually(lambda: Job.objects.exclude(published_at=None).exists())
+    assert broker.count() == 1
+    site.worker()
+    ends_as(job, "succeeded")

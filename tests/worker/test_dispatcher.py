@@ -31,7 +31,7 @@ SAMPLE = "tests.sample.tasks"
 
 @pytest.mark.usefixtures("transport")
 class TestWorkers:
-    def test_none_of_a_thousand_short_jobs_waits_for_a_long_one(
+    def test_short_jobs_do_not_wait_for_a_long_one(
         self, site: Site, make_job: MakeJob
     ) -> None:
         site.worker("--processes=2")
@@ -44,7 +44,7 @@ class TestWorkers:
         eventually(lambda: all_succeeded(short))
         assert status_of(long) == "running"
 
-    def test_a_long_job_among_short_ones_lets_those_behind_it_go_elsewhere(
+    def test_jobs_behind_a_long_one_run_elsewhere(
         self, site: Site, make_job: MakeJob
     ) -> None:
         site.worker("--processes=2")
@@ -61,7 +61,7 @@ class TestWorkers:
         ends_as(long, "succeeded")
         only_what_had_not_begun_was_let_go()
 
-    def test_the_tutorials_mix_leaves_no_slot_idle(self, site: Site) -> None:
+    def test_mix_of_the_tutorial_leaves_no_slot_idle(self, site: Site) -> None:
         for _ in range(2):
             site.worker()
         warm_up()
@@ -78,9 +78,7 @@ class TestWorkers:
             # Unshared it would be five and more; benchmarks/fairness.py holds it to one.
             assert longest_idle(worker, rows, last_start) < 3.0
 
-    def test_what_is_urgent_passes_a_backlog(
-        self, site: Site, make_job: MakeJob
-    ) -> None:
+    def test_urgent_job_passes_a_backlog(self, site: Site, make_job: MakeJob) -> None:
         Job.objects.enqueue_many(
             Job(task=f"{SAMPLE}.nap", args=[0.005], priority=-50) for _ in range(10_000)
         )
@@ -92,7 +90,7 @@ class TestWorkers:
 
         assert Job.objects.filter(status="queued").count() > 5_000
 
-    def test_a_killed_child_is_blamed_on_the_one_job_that_it_ran(
+    def test_killed_child_is_blamed_on_the_job_that_it_ran(
         self, site: Site, make_job: MakeJob
     ) -> None:
         site.worker()
@@ -111,7 +109,7 @@ class TestWorkers:
         assert Counter(blamed.values_list("job_id", flat=True)) == {poison.pk: 3}
         assert not Job.objects.filter(pk__in=good, losses__gt=0).exists()
 
-    def test_what_kills_whole_workers_takes_no_other_job_along(
+    def test_job_that_kills_workers_takes_no_other_job_along(
         self, site: Site, make_job: MakeJob, settings: Settings
     ) -> None:
         settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 2}
@@ -144,7 +142,7 @@ class TestWorkers:
         poison.refresh_from_db()
         assert poison.losses == 3
 
-    def test_sigterm_lets_go_of_what_has_not_begun(
+    def test_sigterm_releases_what_has_not_begun(
         self, site: Site, make_job: MakeJob
     ) -> None:
         worker = site.worker()
@@ -165,7 +163,7 @@ class TestWorkers:
         assert set(left) <= {"queued", "succeeded"}
         only_what_had_not_begun_was_let_go()
 
-    def test_a_child_that_is_used_up_gives_back_the_rest(self, site: Site) -> None:
+    def test_used_up_child_gives_back_the_rest(self, site: Site) -> None:
         site.worker("--max-jobs-per-child=60")
 
         jobs = Job.objects.enqueue_many(
@@ -177,7 +175,7 @@ class TestWorkers:
         assert set(Counter(results).values()) == {60}
         only_what_had_not_begun_was_let_go()
 
-    def test_a_worker_says_how_many_it_takes_and_why(
+    def test_worker_row_says_how_many_jobs_a_slot_takes(
         self, site: Site, settings: Settings
     ) -> None:
         settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 2}
@@ -194,7 +192,7 @@ class TestWorkers:
 
         eventually(learned)
 
-    def test_a_killed_worker_leaves_its_whole_batch_to_others(
+    def test_killed_worker_leaves_its_whole_batch_to_others(
         self, site: Site, settings: Settings
     ) -> None:
         settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 2}

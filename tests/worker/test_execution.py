@@ -10,10 +10,10 @@ import pytest
 
 from jobs import lifecycle, outcomes
 from jobs.maintenance import rescuer
-from jobs.models import Attempt, Job, Queue, Worker
+from jobs.models import Attempt, Job, Worker
 from jobs.outcomes import Claim, Claimed, Outcome
 from jobs.statuses import Phase
-from tests.conftest import MakeJob, Site, WorkerProcess, a_moment_ago, ends_as
+from tests.conftest import MakeJob, Site, a_moment_ago, ends_as
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,8 +35,8 @@ def only_attempt(job: Job) -> Attempt:
 
 
 @pytest.mark.usefixtures("transport")
-class TestARunningJob:
-    def test_one_that_opted_in_is_interrupted_wherever_it_is(
+class TestRunningJob:
+    def test_interruptible_job_is_interrupted_wherever_it_is(
         self, make_job: MakeJob, site: Site, tmp_path: Path
     ) -> None:
         job = make_job(f"{SAMPLE}.nap_until_cancelled", str(tmp_path / "marker"))
@@ -53,7 +53,7 @@ class TestARunningJob:
         ends_as(make_job(f"{SAMPLE}.echo"), "succeeded")
 
     @pytest.mark.parametrize("answer", ["call off", "raise"])
-    def test_one_that_asks_may_end_as_it_likes_and_is_cancelled(
+    def test_job_that_asks_ends_as_it_likes_and_is_cancelled(
         self, make_job: MakeJob, site: Site, answer: str
     ) -> None:
         job = make_job(f"{SAMPLE}.ask_whether_cancelled", answer, max_attempts=5)
@@ -66,7 +66,7 @@ class TestARunningJob:
         assert only_attempt(job).outcome == "cancelled"
         assert "killed" not in job.error
 
-    def test_one_whose_work_is_done_by_then_has_succeeded(
+    def test_job_that_finishes_its_work_succeeds(
         self, make_job: MakeJob, site: Site
     ) -> None:
         job = make_job(f"{SAMPLE}.ask_whether_cancelled", "done anyway")
@@ -77,7 +77,7 @@ class TestARunningJob:
 
         assert ends_as(job, "succeeded").result == "done anyway"
 
-    def test_one_that_is_deaf_is_killed_after_a_while(
+    def test_job_that_does_not_react_is_killed(
         self, make_job: MakeJob, site: Site
     ) -> None:
         job = make_job(f"{SAMPLE}.nap", 60)
@@ -94,7 +94,7 @@ class TestARunningJob:
 
 @pytest.mark.once
 class TestInThreads:
-    def test_only_the_one_that_was_cancelled_is_interrupted(
+    def test_only_the_cancelled_job_is_interrupted(
         self, make_job: MakeJob, site: Site
     ) -> None:
         cancelled, other = [
@@ -125,18 +125,18 @@ def job_of(claim: Claim) -> Job:
     return Job.objects.get(pk=claim.job_id)
 
 
-class TestItSticks:
-    def test_it_reads_as_cancelling_until_it_has_ended(self, claimed: Claimed) -> None:
+class TestCancellationSticks:
+    def test_job_reads_as_cancelling_until_it_ends(self, claimed: Claimed) -> None:
         assert job_of(claimed.claim).phase == Phase.CANCELLING
 
-    def test_a_second_cancellation_changes_nothing(self, claimed: Claimed) -> None:
+    def test_second_cancellation_changes_nothing(self, claimed: Claimed) -> None:
         before = job_of(claimed.claim).cancel_requested_at
 
         assert lifecycle.cancel([claimed.claim.job_id]) == 0
         assert job_of(claimed.claim).cancel_requested_at == before
 
     @pytest.mark.parametrize("outcome", ENDINGS)
-    def test_however_its_attempt_ends_it_is_not_run_again(
+    def test_cancelled_job_is_not_run_again_however_its_attempt_ends(
         self, claimed: Claimed, outcome: str
     ) -> None:
         lifecycle.finish([ENDINGS[outcome](claimed)])
@@ -146,7 +146,7 @@ class TestItSticks:
         assert job.finished_at is not None
         assert only_attempt(job).outcome == "cancelled"
 
-    def test_a_rescue_does_not_bring_it_back(
+    def test_rescue_does_not_revive_a_cancelled_job(
         self, claimed: Claimed, worker_row: Worker
     ) -> None:
         Worker.objects.update(lease_until=a_moment_ago())
@@ -154,7 +154,7 @@ class TestItSticks:
         assert rescuer.rescue() == 1
         assert job_of(claimed.claim).status == "cancelled"
 
-    def test_d24_success_that_comes_first_wins_and_the_other_is_told(
+    def test_d24_success_wins_over_a_later_cancellation(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         job = make_job()
@@ -164,7 +164,7 @@ class TestItSticks:
         assert lifecycle.cancel([job.pk]) == 0
         assert job_of(claim).status == "succeeded"
 
-    def test_a_person_may_retry_it_and_then_it_runs(
+    def test_cancelled_job_can_be_retried(
         self, claimed: Claimed, worker_row: Worker
     ) -> None:
         lifecycle.finish([outcomes.released(claimed.claim)])
@@ -176,7 +176,9 @@ class TestItSticks:
         assert job_of(claimed.claim).status == "queued"
 
 
-def test_it_sticks_when_its_worker_is_stopped(make_job: MakeJob, site: Site) -> None:
+def test_cancelled_job_stays_cancelled_when_its_worker_stops(
+    make_job: MakeJob, site: Site
+) -> None:
     job = make_job(f"{SAMPLE}.nap", 60)
     worker = site.worker("--grace=0.5")
     ends_as(job, "running")
@@ -186,63 +188,3 @@ def test_it_sticks_when_its_worker_is_stopped(make_job: MakeJob, site: Site) -> 
 
     assert worker.wait() == 0
     ends_as(job, "cancelled")
-
-
-class TestCompleting:
-    @pytest.fixture
-    def worker(self, site: Site) -> WorkerProcess:
-        return site.worker()
-
-    def test_its_writes_and_the_success_are_one_commit(
-        self, make_job: MakeJob, worker: WorkerProcess
-    ) -> None:
-        job = make_job(f"{SAMPLE}.complete_with_a_queue", "made")
-
-        assert ends_as(job, "succeeded").result == {"made": "made"}
-        assert Queue.objects.filter(name="made").exists()
-
-    def test_an_error_within_it_undoes_both(
-        self, make_job: MakeJob, worker: WorkerProcess
-    ) -> None:
-        job = make_job(f"{SAMPLE}.complete_with_a_queue", "made", "raise within")
-
-        ends_as(job, "failed")
-        assert not Queue.objects.filter(name="made").exists()
-
-    def test_an_error_after_it_changes_nothing(
-        self, make_job: MakeJob, worker: WorkerProcess
-    ) -> None:
-        job = make_job(f"{SAMPLE}.complete_with_a_queue", "made", "raise after")
-
-        worker.says("has succeeded, then raised builtins.ValueError")
-        job.refresh_from_db()
-        assert (job.status, job.result) == ("succeeded", {"made": "made"})
-        ends_as(make_job(), "succeeded")
-
-    def test_it_is_done_once(self, make_job: MakeJob, worker: WorkerProcess) -> None:
-        job = make_job(f"{SAMPLE}.complete_with_a_queue", "made", "complete again")
-
-        ends_as(job, "succeeded")
-        ends_as(make_job(), "succeeded")
-        assert not Queue.objects.filter(name="made-again").exists()
-
-    def test_an_atomic_task_has_it_anyway_and_is_told_so(
-        self, make_job: MakeJob, worker: WorkerProcess
-    ) -> None:
-        job = make_job(f"{SAMPLE}.complete_what_is_atomic")
-
-        assert "for a task that is not atomic" in ends_as(job, "failed").error
-
-    @pytest.mark.postgresql
-    def test_an_attempt_that_lost_its_job_writes_nothing(
-        self, make_job: MakeJob, worker: WorkerProcess
-    ) -> None:
-        job = make_job(
-            f"{SAMPLE}.complete_with_a_queue", "made", "nap within", timeout=1
-        )
-        ends_as(job, "running")
-        # As if it had been rescued, and claimed again by another worker.
-        Job.objects.filter(pk=job.pk).update(attempt=2)
-
-        ends_as(make_job(), "succeeded")
-        assert not Queue.objects.filter(name="made").exists()

@@ -66,7 +66,7 @@ def handed_back(recording: Recorder, *outcomes: Outcome) -> list[Outcome]:
     return found
 
 
-def test_what_ended_is_committed_by_a_thread_that_says_so(
+def test_thread_commits_outcomes_and_wakes_the_loop(
     recording: Recorder, woken: threading.Event, make_job: MakeJob, worker_row: Worker
 ) -> None:
     outcome = ended(make_job, worker_row)
@@ -80,7 +80,7 @@ def test_what_ended_is_committed_by_a_thread_that_says_so(
     assert recording.held() == []
 
 
-def test_a_caller_with_nothing_else_to_do_waits_for_no_thread(
+def test_caller_at_leisure_commits_without_the_thread(
     recording: Recorder, woken: threading.Event, make_job: MakeJob, worker_row: Worker
 ) -> None:
     outcome = ended(make_job, worker_row)
@@ -92,7 +92,7 @@ def test_a_caller_with_nothing_else_to_do_waits_for_no_thread(
 
 
 @pytest.mark.parametrize("at_leisure", [True, False])
-def test_a_connection_that_breaks_loses_nothing_and_is_told(
+def test_broken_connection_is_raised_and_loses_no_outcome(
     at_leisure: bool, recording: Recorder, make_job: MakeJob, worker_row: Worker
 ) -> None:
     first, second = ended(make_job, worker_row), ended(make_job, worker_row)
@@ -108,7 +108,7 @@ def test_a_connection_that_breaks_loses_nothing_and_is_told(
     assert Job.objects.get(pk=second.claim.job_id).status == "succeeded"
 
 
-def test_what_nobody_expected_is_told_and_the_loop_ends_by_it(
+def test_unexpected_error_is_raised_in_the_loop(
     recording: Recorder,
     make_job: MakeJob,
     worker_row: Worker,
@@ -123,7 +123,7 @@ def test_what_nobody_expected_is_told_and_the_loop_ends_by_it(
     assert recording.held() == [outcome]
 
 
-def test_a_connection_that_nobody_uses_is_closed(
+def test_unused_connection_is_closed(
     recording: Recorder,
     make_job: MakeJob,
     worker_row: Worker,
@@ -138,7 +138,7 @@ def test_a_connection_that_nobody_uses_is_closed(
     handed_back(recording, ended(make_job, worker_row))
 
 
-def test_what_changed_nothing_is_told_apart(
+def test_fenced_outcomes_are_returned_apart(
     recording: Recorder, make_job: MakeJob, worker_row: Worker
 ) -> None:
     """Whether somebody else has the job now, or the database forgot the claim."""

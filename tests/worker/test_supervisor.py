@@ -23,7 +23,7 @@ SAMPLE = "tests.sample.tasks"
 pytestmark = pytest.mark.usefixtures("transport")
 
 
-def test_a_saved_job_runs_and_its_row_says_so(site: Site, make_job: MakeJob) -> None:
+def test_saved_job_runs_and_its_row_says_so(site: Site, make_job: MakeJob) -> None:
     site.worker()
     job = make_job(f"{SAMPLE}.add", 2, kwargs={"b": 3})
 
@@ -35,7 +35,7 @@ def test_a_saved_job_runs_and_its_row_says_so(site: Site, make_job: MakeJob) -> 
     assert job.attempt == 1
 
 
-def test_a_job_says_running_while_it_runs(site: Site, make_job: MakeJob) -> None:
+def test_row_says_running_while_the_job_runs(site: Site, make_job: MakeJob) -> None:
     site.worker()
     let_go = site.directory / "let-go"
     job = make_job(f"{SAMPLE}.wait_for", str(let_go))
@@ -46,7 +46,7 @@ def test_a_job_says_running_while_it_runs(site: Site, make_job: MakeJob) -> None
     ends_as(job, "succeeded")
 
 
-def test_its_first_lines_say_what_it_consumes(site: Site, transport: str) -> None:
+def test_banner_says_what_the_worker_consumes(site: Site, transport: str) -> None:
     worker = site.worker("--queues=mail,default", "--processes=2", "--threads=3")
 
     assert "consumes  mail, default\n" in worker.output
@@ -63,7 +63,7 @@ def test_its_first_lines_say_what_it_consumes(site: Site, transport: str) -> Non
         ("not_json", [], "builtins.ValueError", "the result is a object"),
     ],
 )
-def test_a_job_that_raises_is_failed_with_its_traceback(
+def test_job_that_raises_fails_with_its_traceback(
     task: str,
     args: list[Any],
     exception: str,
@@ -83,7 +83,7 @@ def test_a_job_that_raises_is_failed_with_its_traceback(
     assert job.error.startswith("ValueError: ")
 
 
-def test_a_failed_job_with_attempts_left_runs_again(
+def test_failed_job_with_attempts_left_runs_again(
     site: Site, make_job: MakeJob, settings: Any
 ) -> None:
     site.worker()
@@ -95,7 +95,7 @@ def test_a_failed_job_with_attempts_left_runs_again(
     eventually(lambda: job.attempts.count() >= 2)
 
 
-def test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on(
+def test_w18_job_that_kills_its_process_fails_and_the_worker_goes_on(
     site: Site, make_job: MakeJob
 ) -> None:
     site.worker()
@@ -108,7 +108,7 @@ def test_w18_a_job_that_kills_its_process_is_quarantined_and_the_worker_goes_on(
     assert poison.error == "its process was killed by SIGKILL"
 
 
-def test_w15_an_exit_is_no_success(site: Site, make_job: MakeJob) -> None:
+def test_w15_exit_is_no_success(site: Site, make_job: MakeJob) -> None:
     site.worker()
     job = make_job(f"{SAMPLE}.leave", 0)
 
@@ -117,7 +117,7 @@ def test_w15_an_exit_is_no_success(site: Site, make_job: MakeJob) -> None:
     assert job.error == "its process exited with code 0"
 
 
-def test_a_task_may_ask_for_its_context_or_be_a_coroutine(
+def test_task_may_take_its_context_or_be_a_coroutine(
     site: Site, make_job: MakeJob
 ) -> None:
     site.worker()
@@ -128,7 +128,7 @@ def test_a_task_may_ask_for_its_context_or_be_a_coroutine(
     assert ends_as(asynchronous, "succeeded").result == 42
 
 
-def test_a_job_may_enqueue_another(site: Site, make_job: MakeJob) -> None:
+def test_job_may_enqueue_another(site: Site, make_job: MakeJob) -> None:
     site.worker()
     job = make_job(f"{SAMPLE}.enqueue_echo", "from within")
 
@@ -138,7 +138,7 @@ def test_a_job_may_enqueue_another(site: Site, make_job: MakeJob) -> None:
     assert ends_as(inner, "succeeded").result == "from within"
 
 
-def test_a_job_that_is_due_later_starts_then(site: Site, make_job: MakeJob) -> None:
+def test_job_that_is_due_later_starts_then(site: Site, make_job: MakeJob) -> None:
     site.worker()
     job = make_job(run_after=timezone.now() + timedelta(seconds=1.5))
 
@@ -148,7 +148,7 @@ def test_a_job_that_is_due_later_starts_then(site: Site, make_job: MakeJob) -> N
     assert job.started_at >= job.run_after
 
 
-def test_a_new_queue_is_noticed(site: Site, make_job: MakeJob) -> None:
+def test_new_queue_is_noticed(site: Site, make_job: MakeJob) -> None:
     site.worker()
     job = make_job(queue="brand-new")
 
@@ -164,7 +164,7 @@ def test_only_chosen_queues_are_consumed(site: Site, make_job: MakeJob) -> None:
     assert (status_of(mail), status_of(other)) == ("succeeded", "queued")
 
 
-def test_a_burst_ends_when_nothing_is_left(site: Site, make_job: MakeJob) -> None:
+def test_burst_ends_when_no_job_is_left(site: Site, make_job: MakeJob) -> None:
     jobs = [make_job() for _ in range(20)]
     later = make_job(run_after=timezone.now() + timedelta(hours=1))
 
@@ -197,7 +197,7 @@ def test_w9_sigterm_lets_a_running_job_end(site: Site, make_job: MakeJob) -> Non
     assert status_of(next_one) == "queued"
 
 
-def test_w10_a_job_that_outlasts_the_grace_is_released_and_not_to_blame(
+def test_w10_job_that_outlasts_the_grace_is_released_and_not_blamed(
     site: Site, make_job: MakeJob
 ) -> None:
     worker = site.worker("--grace=0.5")
@@ -211,7 +211,9 @@ def test_w10_a_job_that_outlasts_the_grace_is_released_and_not_to_blame(
     assert job.attempts.get().outcome == Ending.RELEASED
 
 
-def test_w11_the_second_signal_ends_it_at_once(site: Site, make_job: MakeJob) -> None:
+def test_w11_second_signal_ends_the_worker_at_once(
+    site: Site, make_job: MakeJob
+) -> None:
     worker = site.worker()
     job = make_job(f"{SAMPLE}.nap", 60.0)
     ends_as(job, "running")
@@ -224,7 +226,7 @@ def test_w11_the_second_signal_ends_it_at_once(site: Site, make_job: MakeJob) ->
     assert status_of(job) == "queued"
 
 
-def test_a_released_job_runs_at_the_next_worker(site: Site, make_job: MakeJob) -> None:
+def test_released_job_runs_at_the_next_worker(site: Site, make_job: MakeJob) -> None:
     first = site.worker("--grace=0.2")
     marker = site.directory / "marker"
     job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
@@ -237,7 +239,7 @@ def test_a_released_job_runs_at_the_next_worker(site: Site, make_job: MakeJob) -
     assert ends_as(job, "succeeded").attempt == 2
 
 
-def test_no_process_is_left_behind_when_the_supervisor_is_killed(
+def test_no_process_is_left_when_the_supervisor_is_killed(
     site: Site, make_job: MakeJob
 ) -> None:
     worker = site.worker("--processes=2")
@@ -253,7 +255,7 @@ def test_no_process_is_left_behind_when_the_supervisor_is_killed(
     eventually(lambda: not any(running(each) for each in family))
 
 
-def test_w19_what_a_job_started_ends_with_its_process(
+def test_w19_processes_of_a_job_end_with_its_child(
     site: Site, make_job: MakeJob
 ) -> None:
     worker = site.worker("--grace=0.2")
@@ -268,9 +270,7 @@ def test_w19_what_a_job_started_ends_with_its_process(
     eventually(lambda: not running(sleeper))
 
 
-def test_its_lease_is_renewed_while_it_runs_and_given_up_when_it_stops(
-    site: Site, settings: Any
-) -> None:
+def test_lease_is_renewed_and_given_up_at_the_end(site: Site, settings: Any) -> None:
     settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
     worker = site.worker()
     first = Worker.objects.get().lease_until
@@ -296,7 +296,7 @@ def test_w25_two_workers_run_each_job_once(site: Site, make_job: MakeJob) -> Non
     assert sorted(map(int, ran)) == list(range(300))
 
 
-def test_long_jobs_are_dealt_out_fairly(site: Site, make_job: MakeJob) -> None:
+def test_long_jobs_are_dispatched_fairly(site: Site, make_job: MakeJob) -> None:
     """The tutorials' mix: a heavy job on odd turns, a light one on even turns."""
     for _ in range(2):
         site.worker()

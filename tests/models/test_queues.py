@@ -1,0 +1,93 @@
+"""Pausing and resuming a queue."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from jobs import lifecycle
+from jobs.errors import UnknownQueue
+from jobs.models import Queue, Worker
+from tests.conftest import MakeJob
+
+SAMPLE = "tests.sample.tasks"
+
+
+@pytest.mark.django_db
+class TestPause:
+    def test_only_jobs_of_other_queues_are_claimed(
+        self, make_job: MakeJob, worker_row: Worker
+    ) -> None:
+        mail, other = make_job(queue="mail"), make_job(queue="other")
+
+        assert Queue.objects.pause("mail", by="ada")
+
+        claims = lifecycle.claim([mail.id, other.id], worker_row.id)
+        assert [claim.job_id for claim, _ in claims] == [str(other.id)]
+        assert Queue.objects.resume("mail")
+        assert len(lifecycle.claim([mail.id], worker_row.id)) == 1
+
+    def test_second_pause_changes_nothing(self, make_job: MakeJob) -> None:
+        make_job(queue="mail")
+        Queue.objects.pause("mail", by="ada", reason="provider is down")
+
+        assert not Queue.objects.pause("mail", by="bob", reason="why not")
+
+        queue = Queue.objects.get()
+        assert (queue.paused_by, queue.pause_reason) == ("ada", "provider is down")
+
+    def test_resume_leaves_nothing_of_the_pause(self, make_job: MakeJob) -> None:
+        make_job(queue="mail")
+        Queue.objects.pause("mail", by="ada", reason="provider is down")
+
+        assert Queue.objects.resume("mail")
+        assert not Queue.objects.resume("mail")
+
+        queue = Queue.objects.get()
+        assert (queue.paused_at, queue.paused_by, queue.pause_reason) == (None, "", "")
+
+    @pytest.mark.parametrize("name", ["male", "", "\0", "mail "])
+    def test_unknown_queue_is_refused_with_a_list_of_known_ones(
+        self, make_job: MakeJob, name: str
+    ) -> None:
+        make_job(queue="mail")
+
+        with pytest.raises(UnknownQueue, match=r"there is no queue .*, but mail: "):
+            Queue.objects.pause(name, by="ada")
+        with pytest.raises(UnknownQueue):
+            Queue.objects.resume(name)
+
+    def test_unprintable_reason_and_long_name_are_made_storable(
+        self, make_job: MakeJob
+    ) -> None:
+        make_job(queue="mail")
+
+        Queue.objects.pause("mail", by="\0" * 200, reason="\ud800\0")
+
+        assert len(Queue.objects.get().paused_by) == 150
+
+    def test_commands_say_what_they_did(
+        self, make_job: MakeJob, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make_job(queue="mail")
+
+        call_command("pausequeue", "mail", "--reason=provider is down")
+        call_command("pausequeue", "mail", "--reason=another")
+        call_command("resumequeue", "mail")
+        call_command("resumequeue", "mail")
+
+        first, second, third, fourth = capsys.readouterr().out.splitlines()
+        assert first.startswith("queue mail is paused by ")
+        assert first.endswith(": provider is down")
+        assert second.startswith("queue mail has been paused by ")
+        assert second.endswith(" UTC: provider is down")
+        assert (third, fourth) == ("queue mail is resumed", "queue mail was not paused")
+
+    @pytest.mark.parametrize("command", ["pausequeue", "resumequeue"])
+    def test_command_refuses_an_unknown_queue_in_one_line(
+        self, make_job: MakeJob, command: str
+    ) -> None:
+        make_job(queue="mail")
+
+        with pytest.raises(CommandError, match="there is no queue 'male', but mail"):
+            call_command(command, "male")
