@@ -348,23 +348,24 @@ def _wait(condition: Any, what: str) -> None:
 def _started(
     environment: dict[str, str], output: Path, *command: str
 ) -> Iterator[subprocess.Popen[str]]:
-    with output.open("w") as stream:
-        process = subprocess.Popen(
+    with (
+        output.open("w") as stream,
+        subprocess.Popen(
             [sys.executable, "-m", "devtools.tour", "--trace", *command],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-    try:
-        yield process
-    except BaseException:
-        sys.stderr.write(output.read_text())
-        raise
-    finally:
-        process.kill()  # what it would do to stop is no idleness
-        process.wait()
+        ) as process,
+    ):
+        try:
+            yield process
+        except BaseException:
+            sys.stderr.write(output.read_text())
+            raise
+        finally:
+            process.kill()  # what it would do to stop is no idleness
 
 
 def _run(environment: dict[str, str], directory: Path, idle_seconds: float) -> Run:
