@@ -87,7 +87,7 @@ MUTANTS = (
         file="jobs/lifecycle.py",
         whole="    AND jobs_job.attempt = batch.attempt\n",
         broken="",
-        tests=("tests/test_lifecycle.py::test_a_stale_attempt_changes_nothing",),
+        tests=("tests/test_lifecycle.py::test_stale_attempt_changes_nothing",),
     ),
     Mutant(
         name="finish-without-worker",
@@ -96,7 +96,7 @@ MUTANTS = (
         broken="",
         tests=(
             "tests/test_lifecycle.py::"
-            "test_an_attempt_of_the_same_number_is_told_by_its_worker",
+            "test_attempts_of_the_same_number_are_distinguished_by_their_worker",
         ),
     ),
     Mutant(
@@ -109,7 +109,7 @@ MUTANTS = (
     AND (jobs_job.worker_id = batch.worker) IS TRUE
 """,
         broken="\n    AND jobs_job.attempt = batch.attempt\n",
-        tests=("tests/test_lifecycle.py::test_an_attempt_ends_once",),
+        tests=("tests/test_lifecycle.py::test_attempt_ends_once",),
     ),
     Mutant(
         name="claim-without-status",
@@ -127,7 +127,7 @@ MUTANTS = (
                                           WHERE paused_at IS NOT NULL)
                      {skip_locked}){end_array}
 """,
-        tests=("tests/test_lifecycle.py::test_a_running_job_cannot_be_claimed_again",),
+        tests=("tests/test_lifecycle.py::test_running_job_cannot_be_claimed_again",),
     ),
     Mutant(
         name="cancel-does-not-stick",
@@ -417,7 +417,7 @@ MUTANTS = (
         broken="again = True",
         tests=(
             "tests/test_lifecycle.py::"
-            "test_a_job_whose_process_died_three_times_is_failed",
+            "test_job_whose_process_died_three_times_is_failed",
         ),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""The arrows of the state diagram, on whichever database the suite runs."""
+"""The arrows of the state diagram, on both databases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def failure(claimed: Claimed) -> outcomes.Outcome:
     return outcomes.failed(*claimed, "builtins.ValueError", "bad luck", "Traceback …")
 
 
-def test_a_claimed_job_is_running_under_its_workers_name(
+def test_claimed_job_is_running_and_names_its_worker(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -42,7 +42,7 @@ def test_a_claimed_job_is_running_under_its_workers_name(
     assert job.started_at is not None
 
 
-def test_a_claim_brings_the_arguments_as_they_were_saved(
+def test_claim_has_the_arguments_as_they_were_saved(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     value = {"text": 'é😀 "quoted"', "list": [1, 2.5, None, True], "big": 2**63 - 1}
@@ -80,7 +80,7 @@ def test_job_that_is_gone_has_no_budget() -> None:
     assert lifecycle.budget(Fence(str(uuid4()), str(uuid4()), 1)) is None
 
 
-def test_a_running_job_cannot_be_claimed_again(
+def test_running_job_cannot_be_claimed_again(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -89,7 +89,7 @@ def test_a_running_job_cannot_be_claimed_again(
     assert lifecycle.claim([job.id], worker_row.id) == []
 
 
-def test_a_claim_of_many_takes_those_that_it_can(
+def test_claim_of_many_takes_only_those_that_are_queued(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     waiting = [make_job() for _ in range(3)]
@@ -103,7 +103,7 @@ def test_a_claim_of_many_takes_those_that_it_can(
     assert {claim.job_id for claim, _ in claims} == {str(job.id) for job in waiting}
 
 
-def test_a_worker_without_a_row_claims_nothing(make_job: MakeJob) -> None:
+def test_worker_without_a_row_claims_nothing(make_job: MakeJob) -> None:
     job = make_job()
 
     assert lifecycle.claim([job.id], uuid4()) == []
@@ -113,7 +113,7 @@ def test_a_worker_without_a_row_claims_nothing(make_job: MakeJob) -> None:
 
 
 @pytest.mark.postgresql
-def test_rows_are_found_by_their_keys_whatever_the_statistics_say(
+def test_rows_are_found_by_key_whatever_the_statistics_say(
     worker_row: Worker,
 ) -> None:
     def read_rows() -> int:
@@ -125,7 +125,7 @@ def test_rows_are_found_by_their_keys_whatever_the_statistics_say(
             return int(cursor.fetchone()[0])
 
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE jobs_job")  # and it knows of no row
+        cursor.execute("ANALYZE jobs_job")  # which records that the table is empty
     ids = Job.objects.enqueue_many(
         Job(task="tests.sample.tasks.echo", args=[number]) for number in range(3000)
     )
@@ -138,7 +138,7 @@ def test_rows_are_found_by_their_keys_whatever_the_statistics_say(
     assert read_rows() == before
 
 
-def test_a_job_that_is_not_due_cannot_be_claimed(
+def test_job_that_is_not_due_cannot_be_claimed(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(run_after=timezone.now() + timedelta(hours=1))
@@ -147,7 +147,7 @@ def test_a_job_that_is_not_due_cannot_be_claimed(
 
 
 @pytest.mark.parametrize("result", [None, 0, "text", [1, "é😀"], {"a": {"b": False}}])
-def test_a_result_is_read_as_it_was_returned(
+def test_result_is_stored_as_it_was_returned(
     result: Any, make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -162,7 +162,7 @@ def test_a_result_is_read_as_it_was_returned(
     assert not job.attempts.exists()
 
 
-def test_a_failure_with_attempts_left_is_queued_for_later(
+def test_failed_job_with_attempts_left_is_queued_for_later(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(max_attempts=2)
@@ -180,7 +180,7 @@ def test_a_failure_with_attempts_left_is_queued_for_later(
     assert attempt.traceback == "Traceback …"
 
 
-def test_a_failure_with_no_attempts_left_is_failed(
+def test_failed_job_without_attempts_left_is_failed(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job(max_attempts=1)
@@ -192,7 +192,7 @@ def test_a_failure_with_no_attempts_left_is_failed(
     assert job.finished_at is not None
 
 
-def test_a_job_whose_process_died_three_times_is_failed(
+def test_job_whose_process_died_three_times_is_failed(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -210,7 +210,7 @@ def test_a_job_whose_process_died_three_times_is_failed(
     assert [a.number for a in job.attempts.order_by("number")] == [1, 2, 3]
 
 
-def test_a_released_job_is_queued_at_once_and_not_to_blame(
+def test_released_job_is_queued_at_once_and_nothing_is_counted(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -222,7 +222,7 @@ def test_a_released_job_is_queued_at_once_and_not_to_blame(
     assert claim_one(job, worker_row).claim.attempt == 2
 
 
-def test_a_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) -> None:
+def test_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) -> None:
     job = make_job()
     stale = claim_one(job, worker_row)
     lifecycle.finish([outcomes.released(stale.claim)])
@@ -237,10 +237,10 @@ def test_a_stale_attempt_changes_nothing(make_job: MakeJob, worker_row: Worker) 
     }
 
 
-def test_an_attempt_of_the_same_number_is_told_by_its_worker(
+def test_attempts_of_the_same_number_are_distinguished_by_their_worker(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
-    """A crash of the database may forget a claim, and then the next one counts as it did."""
+    """A crash of the database may lose a claim: then the next one gets the same number."""
     job = make_job()
     forgotten = claim_one(job, worker_row)
     Job.objects.filter(pk=job.pk).update(status="queued", attempt=0, worker=None)
@@ -258,8 +258,8 @@ def test_an_attempt_of_the_same_number_is_told_by_its_worker(
     }
 
 
-def test_an_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
-    """An atomic job's own process has committed it, and is lost before it says so."""
+def test_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
+    """The child of an atomic job may commit it, and die before it reports that."""
     job = make_job()
     claim = claim_one(job, worker_row)
     lifecycle.finish([outcomes.succeeded(claim.claim, "done")])
@@ -270,7 +270,7 @@ def test_an_attempt_ends_once(make_job: MakeJob, worker_row: Worker) -> None:
     assert (job.status, job.result, job.losses) == ("succeeded", "done", 0)
 
 
-def test_many_outcomes_are_recorded_together(
+def test_many_outcomes_are_recorded_in_one_call(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     jobs = [make_job(max_attempts=2) for _ in range(4)]
@@ -295,7 +295,7 @@ def test_many_outcomes_are_recorded_together(
     assert list(recorded) == ["failed", "lost", "released"]
 
 
-def test_cancelling_ends_what_waits_at_once_and_marks_what_runs(
+def test_cancel_ends_a_queued_job_at_once_and_marks_a_running_one(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     waiting, running = make_job(), make_job()
@@ -310,7 +310,7 @@ def test_cancelling_ends_what_waits_at_once_and_marks_what_runs(
     assert running.is_cancelling
 
 
-def test_a_person_retries_with_a_fresh_budget_on_the_same_row(
+def test_retry_keeps_the_row_and_gives_it_a_fresh_budget(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     job = make_job()
@@ -325,7 +325,7 @@ def test_a_person_retries_with_a_fresh_budget_on_the_same_row(
     assert claim_one(job, worker_row).claim.attempt == 2
 
 
-def test_what_succeeded_or_still_waits_is_not_retried(
+def test_succeeded_and_queued_jobs_are_not_retried(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     done, waiting = make_job(), make_job()

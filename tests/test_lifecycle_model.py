@@ -1,12 +1,12 @@
-"""Every statement of the life of a job, from several clients at once, against a model.
+"""The statements of a job's life, run by several clients at once, against a model.
 
 The model is plain Python and knows nothing of SQL. Hypothesis draws what the clients do, in
-which order and on what; after every step the rows must be what the model says. The clients
-have connections of their own, so on PostgreSQL one may sit in an open transaction while
-others act, and one of those may wait for its lock.
+which order and on which jobs. After every step the rows must be what the model says. Each client
+has its own connection, so on PostgreSQL one may hold a transaction open while others act, and
+one of those may wait for its lock.
 
     pytest tests/test_lifecycle_model.py                              the same steps every time
-    pytest tests/test_lifecycle_model.py --hypothesis-profile=long    many more, and others every time
+    pytest tests/test_lifecycle_model.py --hypothesis-profile=long    many more, and new ones every time
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ T = TypeVar("T")
 
 CLIENTS = 4
 LATER = 3600.0
-#: Long enough to be sure that a statement waits for a lock, and not for its turn.
+#: After this time a statement surely waits for a lock, and not for the processor.
 BLOCKED_SECONDS = 0.02
-#: The pruner keeps what is younger, and workers for as long as it likes.
+#: The pruner keeps jobs that are younger. It has an age of its own for workers.
 AGES = pruner.ages(succeeded_days=7, failed_days=7)
 
 
 @dataclass(frozen=True)
-class Ending:
-    """A way in which an attempt may end: what the code makes of it, and what it must."""
+class ModelEnding:
+    """A way in which an attempt may end: the code's outcome, and what the model expects."""
 
     outcome: Callable[[Claimed], Outcome]
     model: Callable[[Row], Status]
-    counted: str = ""  # the budget that it is taken from
-    later: bool = False  # it waits, if it is queued again
+    counted: str = ""  # the column that counts it
+    later: bool = False  # the job is not due at once, if it is queued again
     recorded: str = ""  # the outcome in its Attempt row; a success needs none
 
 
@@ -65,48 +65,48 @@ def _unless_spent(spent: bool) -> Status:
 
 
 ENDINGS = {
-    "succeeded": Ending(
+    "succeeded": ModelEnding(
         lambda it: outcomes.succeeded(it.claim, {"ok": True}),
         lambda row: Status.SUCCEEDED,
     ),
-    "failed": Ending(
+    "failed": ModelEnding(
         lambda it: outcomes.failed(*it, "E", "bad luck", "", delay=LATER),
         lambda row: _unless_spent(row.failures + 1 >= row.max_attempts),
         counted="failures",
         later=True,
         recorded="failed",
     ),
-    "failed for good": Ending(
+    "failed for good": ModelEnding(
         lambda it: outcomes.failed(*it, "E", "hopeless", "", final=True),
         lambda row: Status.FAILED,
         counted="failures",
         recorded="failed",
     ),
-    "lost": Ending(
+    "lost": ModelEnding(
         lambda it: outcomes.lost(*it, "killed"),
         lambda row: _unless_spent(row.losses + 1 >= MAX_LOSSES),
         counted="losses",
         recorded="lost",
     ),
-    "snoozed": Ending(
+    "snoozed": ModelEnding(
         lambda it: outcomes.snoozed(it.claim, "later", LATER),
         lambda row: Status.QUEUED,
         later=True,
         recorded="snoozed",
     ),
-    "called off": Ending(
+    "called off": ModelEnding(
         lambda it: outcomes.cancelled(it.claim, "never mind"),
         lambda row: Status.CANCELLED,
         recorded="cancelled",
     ),
-    "released": Ending(
+    "released": ModelEnding(
         lambda it: outcomes.released(it.claim),
         lambda row: Status.QUEUED,
         recorded="released",
     ),
     # Its budget is the one that two statuses share: see `ending_of`.
-    "interrupted": Ending(
-        # Its delay is random, so it says one that is not.
+    "interrupted": ModelEnding(
+        # Its own delay is random.
         lambda it: outcomes.interrupted(*it, "E", "no", "")._replace(delay=LATER),
         lambda row: Status.QUEUED,
         counted="interruptions",
@@ -128,8 +128,8 @@ class Row:
     losses: int = 0
     interruptions: int = 0
     worker: str | None = None
-    cancelled: bool = False  # somebody asked for that
-    old: bool = False  # finished so long ago that it is pruned
+    cancelled: bool = False  # it was cancelled while it was queued or running
+    old: bool = False  # finished long enough ago to be pruned
     tries: list[tuple[int, str, str | None]] = field(default_factory=list)
 
     def move(self, to: Status) -> None:
@@ -180,16 +180,16 @@ class Row:
 
 @dataclass
 class Client:
-    """A worker with a connection of its own, and all that it ever claimed."""
+    """A worker with its own connection, and all that it ever claimed."""
 
     name: str
     thread: ThreadPoolExecutor
     lease: Lease | None = None
     claims: list[Claimed] = field(default_factory=list)
-    # The attempt whose completion it has written, and not yet committed.
+    # The attempt that it has completed in a transaction which is still open.
     completing: Claimed | None = None
     transaction: Any = None
-    # What it waits for, because somebody else holds the lock of a row.
+    # The call that waits for a lock which another client holds.
     waiting: Future[Any] | None = None
 
     def __str__(self) -> str:
@@ -210,7 +210,7 @@ class Client:
         return self.thread.submit(act)
 
     def do(self, act: Callable[[], T]) -> T:
-        """Act on its own connection. Nothing here may wait for anybody."""
+        """Act on its own connection, where the call must not wait for another client."""
         return self.submit(act).result(20)
 
 
@@ -221,10 +221,10 @@ EVENTS: list[tuple[Event, Callable[[Lives], Any]]] = []
 def event(
     possible: Callable[[Lives], Any] = lambda self: True, *, weight: int = 1
 ) -> Callable[[Event], Event]:
-    """Something that may happen whenever it is possible.
+    """Register something that may happen whenever it is `possible`.
 
-    Not a rule of Hypothesis: of those it leaves out several in every example, and a job
-    that is never claimed has no life to speak of.
+    It is no rule of Hypothesis, which leaves out several rules in every example: a job that
+    is never claimed would test nothing.
     """
 
     def note(event: Event) -> Event:
@@ -235,7 +235,7 @@ def event(
 
 
 class Lives(RuleBasedStateMachine):
-    """What clients may do. Some of what they hold is stale, and they do not know."""
+    """What clients may do. They do not know that some of their claims are stale."""
 
     clients: tuple[Client, ...]
 
@@ -243,9 +243,9 @@ class Lives(RuleBasedStateMachine):
     def start(self) -> None:
         self.rows: dict[str, Row] = {}
         self.live: dict[str, bool] = {}  # by worker: whether its lease holds
-        # Workers that are gone for so long that they are pruned.
+        # Workers whose lease lapsed long enough ago for them to be pruned.
         self.forgotten: set[str] = set()
-        # After the lock of a row is free: what its waiter's answer must be.
+        # By job: computes what a waiting call must return once the lock is free.
         self.owed: dict[str, Callable[[], Any]] = {}
         for client in self.clients:
             client.claims = []
@@ -282,7 +282,7 @@ class Lives(RuleBasedStateMachine):
 
     @property
     def locked(self) -> dict[str, Client]:
-        """Rows that an open transaction has changed, and whose it is."""
+        """The jobs that an open transaction has changed, and the client that holds it."""
         return {
             client.completing.claim.job_id: client
             for client in self.clients
@@ -290,7 +290,7 @@ class Lives(RuleBasedStateMachine):
         }
 
     def some(self, data: st.DataObject, *, locked: bool = True) -> list[str]:
-        """Some jobs; those whose rows are locked only for who does not wait for a lock."""
+        """Some jobs. Not `locked`: none whose row is locked, for a call that would wait."""
         ids = [i for i in self.rows if locked or i not in self.locked]
         if not ids:
             return []
@@ -301,7 +301,7 @@ class Lives(RuleBasedStateMachine):
         return row is not None and row.owned_by(claimed.claim)
 
     def one_of_its_claims(self, data: st.DataObject, claims: list[Claimed]) -> Claimed:
-        """As often one that it still owns as any at all, most of which are stale."""
+        """Half of the time one that it still owns; else any, and most of those are stale."""
         owned = [claimed for claimed in claims if self.owns(claimed)]
         keen: bool = data.draw(st.booleans())
         return data.draw(st.sampled_from(owned if owned and keen else claims))
@@ -342,14 +342,14 @@ class Lives(RuleBasedStateMachine):
                 row.losses,
                 row.interruptions,
             )
-        # PostgreSQL returns them in any order, and what is drawn must not depend on that.
+        # PostgreSQL returns them in any order, on which no draw may depend.
         client.claims += sorted(claims, key=lambda it: ids.index(it.claim.job_id))
 
     @event(lambda self: any(client.claims for client in self.idle), weight=5)
     def finish(self, data: st.DataObject) -> None:
-        """Some of what a client ever claimed ends, each in a way of its own."""
+        """Some of what a client ever claimed ends, each in a drawn way."""
         client = self.one_of(data, [each for each in self.idle if each.claims])
-        # Who ends what another is just completing waits: see `meet_a_lock`.
+        # Ending a job that another client is completing waits for a lock: see `meet_a_lock`.
         completing = [each.completing for each in self.clients]
         held = [each for each in client.claims if each not in completing]
         ended: dict[str, tuple[Claimed, str]] = {}
@@ -367,7 +367,7 @@ class Lives(RuleBasedStateMachine):
             if self.owns(claimed):
                 self.rows[job_id].end(how)
                 expected.add(job_id)
-        assert changed == expected, "who does not own a job changes nothing"
+        assert changed == expected, "a client changes only jobs that it owns"
 
     @event(lambda self: self.rows)
     def cancel(self, data: st.DataObject) -> None:
@@ -391,7 +391,7 @@ class Lives(RuleBasedStateMachine):
 
     @event(lambda self: any(not row.due for row in self.rows.values()))
     def fall_due(self, data: st.DataObject) -> None:
-        """Time passes for some of the jobs that wait."""
+        """Some queued jobs become due."""
         ids = [i for i in self.some(data) if self.rows[i].status == Status.QUEUED]
         Job.objects.filter(pk__in=ids).update(run_after=Now() - timedelta(minutes=1))
         for job_id in ids:
@@ -449,9 +449,9 @@ class Lives(RuleBasedStateMachine):
 
     @event(lambda self: self.locked and self.idle and not self.owed, weight=2)
     def meet_a_lock(self, data: st.DataObject) -> None:
-        """A client changes the row that another one's open transaction has changed.
+        """A client changes a row that another one's open transaction has changed.
 
-        It waits, and what comes of it depends on whether that is committed.
+        It waits, and the result depends on whether that transaction commits.
         """
         how = data.draw(st.sampled_from(["cancel", *ENDINGS]))
         holder = self.one_of(data, list(self.locked.values()))
@@ -500,7 +500,7 @@ class Lives(RuleBasedStateMachine):
 
     @event()
     def lapse(self, data: st.DataObject) -> None:
-        """A worker has not renewed its lease in time. It need not know."""
+        """A worker has not renewed its lease in time, and need not notice."""
         worker = self.one_of(data, list(self.clients)).worker
         Worker.objects.filter(pk=worker).update(lease_until=Now() - timedelta(hours=1))
         self.live[worker] = False
@@ -513,7 +513,7 @@ class Lives(RuleBasedStateMachine):
             if row.status == Status.RUNNING
             and row.worker is not None
             and not self.live[row.worker]
-            and job_id not in self.locked  # it may just be ending
+            and job_id not in self.locked  # it may be about to end
         ]
 
         assert self.one_of(data, self.idle).do(rescuer.rescue) == len(orphans)
@@ -532,7 +532,7 @@ class Lives(RuleBasedStateMachine):
 
     @event()
     def forget_workers(self, data: st.DataObject) -> None:
-        """Those that clients were before are long gone."""
+        """Age the workers that clients were before they lost their leases."""
         current = {client.worker for client in self.clients}
         past = [i for i, live in self.live.items() if not live and i not in current]
         Worker.objects.filter(pk__in=past).update(
@@ -561,7 +561,7 @@ class Lives(RuleBasedStateMachine):
         found = {
             str(row.pk): Row(
                 status=Status(row.status),
-                due=self.rows[str(row.pk)].due,  # asked by every claim
+                due=self.rows[str(row.pk)].due,  # every claim checks it
                 attempt=row.attempt,
                 failures=row.failures,
                 losses=row.losses,
@@ -584,16 +584,16 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def the_attempts_are_complete(self) -> None:
         for row in self.rows.values():
-            told = [number for number, _, _ in row.tries]
+            recorded = [number for number, _, _ in row.tries]
             if row.status in (Status.RUNNING, Status.SUCCEEDED):
-                told.append(row.attempt)  # the job's own row tells of that one
-            assert told == list(range(1, row.attempt + 1))
+                recorded.append(row.attempt)  # in the job's own row
+            assert recorded == list(range(1, row.attempt + 1))
 
     @invariant()
     def a_lapsed_lease_stays_lapsed(self) -> None:
         workers = Worker.objects.values_list("pk", flat=True)
-        live = workers.filter(lease_until__gt=Now())
-        assert {*map(str, live)} == {each for each, holds in self.live.items() if holds}
+        live = Worker.objects.live().values_list("pk", flat=True)
+        assert {*map(str, live)} == {i for i, is_live in self.live.items() if is_live}
         assert {*map(str, workers)} == set(self.live)
 
 
@@ -603,7 +603,7 @@ def _text(worker: UUID | None) -> str | None:
 
 @pytest.fixture
 def clients(transactional_db: None) -> Iterator[tuple[Client, ...]]:
-    """Each with a thread of its own, and so with a connection of its own."""
+    """Clients, each with its own thread and so with its own connection."""
     clients = tuple(
         Client(f"client {number}", ThreadPoolExecutor(1)) for number in range(CLIENTS)
     )
@@ -613,9 +613,8 @@ def clients(transactional_db: None) -> Iterator[tuple[Client, ...]]:
         client.thread.shutdown()
 
 
-@pytest.mark.timeout(
-    0
-)  # a profile may take hours; whoever hangs is found by `Client.do`
+# A profile may take hours; a call that hangs is found by `Client.do`.
+@pytest.mark.timeout(0)
 def test_no_sequence_of_events_leaves_the_model(clients: tuple[Client, ...]) -> None:
     Lives.clients = clients
 

@@ -1,4 +1,4 @@
-"""A job table with a partition a week: what docs/scaling.md says of it is so."""
+"""A job table with weekly partitions works as docs/scaling.md says."""
 
 import time
 from datetime import timedelta
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.postgresql
 
 @pytest.fixture(autouse=True)
 def partitions(db: None) -> None:
-    """Rolled back with all else: so PostgreSQL treats tables, too."""
+    """Partition the table. It is rolled back with the test: PostgreSQL does that for DDL, too."""
     with connection.cursor() as cursor:
         cursor.execute(SCRIPT.read_text())
 
 
 def saved(later: timedelta = timedelta()) -> Job:
-    """A job that was saved so much later."""
+    """Save a job whose id says that this was so much later."""
     milliseconds = int((time.time() + later.total_seconds()) * 1000)
     job = Job(
         id=UUID(int=milliseconds << 80 | uuid7().int % (1 << 80)),
@@ -61,7 +61,7 @@ def drop_weeks() -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
-def test_jobs_lie_in_the_week_in_which_they_were_saved() -> None:
+def test_job_is_stored_in_the_partition_of_its_week() -> None:
     now, later, much_later = (saved(n * NEXT_WEEK) for n in (0, 1, 9))
 
     assert partition_of(now) == "jobs_job_first"
@@ -69,7 +69,7 @@ def test_jobs_lie_in_the_week_in_which_they_were_saved() -> None:
     assert partition_of(much_later) == "jobs_job_other"
 
 
-def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
+def test_job_of_any_week_is_claimed_finished_shown_and_pruned(
     worker_row: Worker, admin_client: Client
 ) -> None:
     jobs = [saved(), saved(NEXT_WEEK)]
@@ -85,7 +85,7 @@ def test_a_job_of_any_week_is_claimed_ended_shown_and_pruned(
     assert sum(step.deleted for step in steps) == 2
 
 
-def test_a_week_is_dropped_with_its_attempts(worker_row: Worker) -> None:
+def test_week_is_dropped_with_its_attempts(worker_row: Worker) -> None:
     claim, budget = claimed(saved(NEXT_WEEK), worker_row)
     lifecycle.finish([outcomes.failed(claim, budget, "E", "", "", final=True)])
     assert Attempt.objects.count() == 1
@@ -97,7 +97,7 @@ def test_a_week_is_dropped_with_its_attempts(worker_row: Worker) -> None:
     assert not Attempt.objects.exists()
 
 
-def test_a_week_with_a_job_that_has_not_finished_stays() -> None:
+def test_week_with_an_unfinished_job_is_kept() -> None:
     job = saved(NEXT_WEEK)
 
     drop_weeks()
@@ -105,7 +105,7 @@ def test_a_week_with_a_job_that_has_not_finished_stays() -> None:
     assert Job.objects.filter(pk=job.pk).exists()
 
 
-def test_a_partition_is_stored_as_the_table_was() -> None:
+def test_partitions_have_the_storage_options_of_the_table() -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(DISTINCT reloptions) FROM pg_class WHERE relname ~ '^jobs_job_(first|2)'"
@@ -114,7 +114,7 @@ def test_a_partition_is_stored_as_the_table_was() -> None:
         assert cursor.fetchone() == (1,)
 
 
-def test_a_later_migration_reaches_every_partition() -> None:
+def test_later_migration_reaches_every_partition() -> None:
     def conditions() -> dict[str, set[str]]:
         with connection.cursor() as cursor:
             cursor.execute(

@@ -1,4 +1,4 @@
-"""What a session asks PostgreSQL over and over is planned once, where that is safe."""
+"""Statements that a session runs often are prepared once, where that is safe."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
 @pytest.fixture(autouse=True)
 def new_session() -> Iterator[None]:
-    """In which nothing was asked yet."""
+    """Begin in a session that has run no statement."""
     connection.close()
     yield
     connection.close()
@@ -45,14 +45,14 @@ def run(job: Job, worker: Worker) -> None:
 
 
 def prepared_statements(among: Any = connection) -> dict[str, int]:
-    """The statements of which the session keeps plans, and how often each was used again."""
+    """The session's prepared statements, and how often each plan was used again."""
     with among.cursor() as cursor:
         cursor.execute("SELECT statement, generic_plans FROM pg_prepared_statements")
         return dict(cursor.fetchall())
 
 
 def scans_of_the_table() -> int:
-    """How often it was read from end to end, of late."""
+    """How often this transaction has scanned the job table."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'jobs_job'"
@@ -61,12 +61,12 @@ def scans_of_the_table() -> int:
         return int(count)
 
 
-def test_a_save_a_claim_and_an_end_are_planned_once(
+def test_save_claim_and_finish_are_prepared_once(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     for _ in range(30):
         run(make_job(), worker_row)
-        Worker.objects.get()  # is not ours to keep
+        Worker.objects.get()  # a statement of Django's, which is not prepared
 
     [save] = [each for each in prepared_statements() if "INSERT INTO jobs_job" in each]
     [claim] = [each for each in prepared_statements() if "status = 'running'" in each]
@@ -75,7 +75,7 @@ def test_a_save_a_claim_and_an_end_are_planned_once(
     assert all(uses > 10 for uses in prepared_statements().values())
 
 
-def test_a_session_that_saves_now_and_then_is_asked_nothing_more(
+def test_session_that_saves_seldom_runs_no_further_query(
     make_job: MakeJob,
 ) -> None:
     for _ in range(prepared.LEAST_USES - 1):
@@ -84,7 +84,7 @@ def test_a_session_that_saves_now_and_then_is_asked_nothing_more(
     assert not prepared_statements()
 
 
-def test_what_else_is_asked_is_not_held_on_to(make_job: MakeJob) -> None:
+def test_other_queries_are_not_kept_in_memory(make_job: MakeJob) -> None:
     for _ in range(10):
         make_job()
     tracemalloc.start()
@@ -97,7 +97,7 @@ def test_what_else_is_asked_is_not_held_on_to(make_job: MakeJob) -> None:
     assert held < 20 * MIB
 
 
-def test_who_listens_to_what_django_asks_hears_of_jobs_too(
+def test_execute_wrapper_sees_the_statements_of_jobs(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     heard: list[str] = []
@@ -115,7 +115,7 @@ def test_who_listens_to_what_django_asks_hears_of_jobs_too(
         assert any(words in each for each in heard)
 
 
-def test_nothing_is_asked_in_a_transaction_that_is_spoiled(
+def test_no_statement_runs_in_a_broken_transaction(
     make_job: MakeJob, worker_row: Worker
 ) -> None:
     for _ in range(10):
@@ -128,7 +128,7 @@ def test_nothing_is_asked_in_a_transaction_that_is_spoiled(
 
 
 @pytest.mark.parametrize("forget", ["DISCARD ALL", "DEALLOCATE ALL", "ROLLBACK"])
-def test_a_function_may_have_postgresql_forget_all_plans(
+def test_statements_are_prepared_again_after_the_session_forgot_them(
     forget: str, make_job: MakeJob, worker_row: Worker
 ) -> None:
     for _ in range(10):
@@ -143,7 +143,7 @@ def test_a_function_may_have_postgresql_forget_all_plans(
 
 
 @pytest.mark.parametrize(("renewed", "scanned"), [(True, False), (False, True)])
-def test_a_plan_for_an_empty_table_is_not_kept_until_it_is_large(
+def test_plan_made_for_an_empty_table_is_not_kept_for_a_large_one(
     renewed: bool,
     scanned: bool,
     make_job: MakeJob,
@@ -163,10 +163,10 @@ def test_a_plan_for_an_empty_table_is_not_kept_until_it_is_large(
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
-def test_ends_of_many_find_each_row_by_its_key(
+def test_finish_of_many_finds_each_row_by_its_key(
     analyzed: bool, worker_row: Worker
 ) -> None:
-    """And do not compare all that the worker holds with each of them."""
+    """It must not compare all that the worker holds with each row of the batch."""
     ids = Job.objects.enqueue_many(
         Job(task="tests.sample.tasks.echo") for _ in range(20_000)
     )
@@ -190,7 +190,7 @@ def test_ends_of_many_find_each_row_by_its_key(
 
 
 class TestCompleting:
-    """The end of a job and the COMMIT of its transaction are one question."""
+    """The end of an atomic job and the COMMIT of its transaction are one round trip."""
 
     @pytest.fixture(autouse=True)
     def planned(self, make_job: MakeJob, worker_row: Worker) -> None:
@@ -199,7 +199,7 @@ class TestCompleting:
         assert any("WITH changed" in each for each in prepared_statements())
         Queue.objects.filter(name="made").delete()
 
-    def test_it_is_committed_with_what_the_function_wrote(
+    def test_outcome_is_committed_with_what_the_function_wrote(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         claim, _ = claimed(make_job(), worker_row)
@@ -220,7 +220,7 @@ class TestCompleting:
         "result",
         [None, {"quoted": 'it\'s \\ "so"'}, "é ☃ \\x41", [1.5, True, {}], "%s %"],
     )
-    def test_the_result_is_stored_as_it_is(
+    def test_result_is_stored_as_it_is(
         self, result: Any, make_job: MakeJob, worker_row: Worker
     ) -> None:
         claim, _ = claimed(make_job(), worker_row)
@@ -229,7 +229,7 @@ class TestCompleting:
 
         assert Job.objects.get(pk=claim.job_id).result == result
 
-    def test_nothing_is_committed_if_the_job_is_somebody_elses(
+    def test_nothing_is_committed_if_another_attempt_owns_the_job(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         claim, _ = claimed(make_job(), worker_row)
@@ -243,7 +243,7 @@ class TestCompleting:
         complete(claim._replace(attempt=claim.attempt + 1), None)
         assert Job.objects.get(pk=claim.job_id).status == "succeeded"
 
-    def test_what_only_a_commit_finds_out_is_raised(
+    def test_error_that_only_the_commit_finds_is_raised(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         claim, _ = claimed(make_job(), worker_row)
@@ -264,7 +264,7 @@ class TestCompleting:
 
         assert Job.objects.get(pk=claim.job_id).status == "running"
 
-    def test_a_transaction_around_it_is_not_ended(
+    def test_outer_transaction_is_not_committed(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         claim, _ = claimed(make_job(), worker_row)
@@ -277,7 +277,7 @@ class TestCompleting:
         assert Job.objects.get(pk=claim.job_id).status == "running"
 
     @pytest.mark.parametrize("forget", ["DISCARD ALL", "DEALLOCATE ALL", "ROLLBACK"])
-    def test_it_is_planned_anew_where_plans_were_forgotten(
+    def test_it_is_prepared_again_after_the_session_forgot_it(
         self, forget: str, make_job: MakeJob, worker_row: Worker
     ) -> None:
         for _ in range(3):
@@ -289,7 +289,7 @@ class TestCompleting:
 
         assert not Job.objects.exclude(status="succeeded").exists()
 
-    def test_an_attempt_of_a_large_number_is_like_others(
+    def test_large_attempt_numbers_work(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         for attempt in (1, 40_000, 100_000):
@@ -298,7 +298,7 @@ class TestCompleting:
             complete(claim._replace(attempt=attempt), None)
             assert Job.objects.get(pk=claim.job_id).status == "succeeded"
 
-    def test_a_connection_that_breaks_in_that_moment_interrupts_the_job(
+    def test_connection_that_breaks_at_the_commit_interrupts_the_job(
         self, make_job: MakeJob, worker_row: Worker
     ) -> None:
         claim, _ = claimed(make_job(), worker_row)
@@ -316,19 +316,19 @@ class TestCompleting:
 
 
 def complete(claim: Claim, result: Any) -> None:
-    """What an atomic function and its worker do."""
+    """Do what an atomic task and its child do."""
     with transaction.atomic():
         Queue.objects.get_or_create(name="made")
         Execution(claim).complete(result)
 
 
 def is_idle(among: Any) -> bool:
-    """Whether the session is in no transaction."""
+    """Whether the session has no open transaction."""
     return bool(among.connection.info.transaction_status == TransactionStatus.IDLE)
 
 
 def end_this_session() -> None:
-    """As an operator may."""
+    """Terminate the session, as an operator may."""
     other = connection.copy()
     with other.cursor() as cursor:
         pid = connection.connection.info.backend_pid
@@ -337,7 +337,7 @@ def end_this_session() -> None:
 
 
 @pytest.mark.parametrize("is_pooler", [False, True])
-def test_nothing_is_kept_in_a_session_that_a_pooler_may_lend(is_pooler: bool) -> None:
+def test_nothing_is_prepared_behind_a_pooler(is_pooler: bool) -> None:
     with Proxy(int(connection.settings_dict["PORT"] or 5432)) as proxy:
         if is_pooler:
             proxy.watch("down", other_session)
