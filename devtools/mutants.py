@@ -30,7 +30,7 @@ from devtools import services
 ROOT = Path(__file__).resolve().parent.parent
 
 #: How long one run of tests may take, in seconds.
-PATIENCE = 600.0
+TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -530,7 +530,9 @@ def run_tests(tree: Path, database: str, tests: Iterable[str]) -> str | None:
         "DATABASE_URL": url,
         "JOBS_TEST_RABBITMQ_URL": services.rabbitmq_url(),
     }
-    options = ["-q", "-rf", "--exitfirst", "--tb=short", "-p", "no:cacheprovider"]
+    # A test that fails has caught the mutant: it is not repeated.
+    options = ["-q", "-rf", "--exitfirst", "--tb=short", "--force-reruns=0"]
+    options += ["-p", "no:cacheprovider"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=tree,
@@ -541,7 +543,7 @@ def run_tests(tree: Path, database: str, tests: Iterable[str]) -> str | None:
         start_new_session=True,
     )
     try:
-        return process.communicate(timeout=PATIENCE)[0]
+        return process.communicate(timeout=TIMEOUT)[0]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
