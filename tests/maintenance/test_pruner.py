@@ -1,4 +1,4 @@
-"""What is old is deleted, and nothing else, however much of it there is."""
+"""Old rows are deleted, and no others, however many there are."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ago(days: float) -> Any:
 
 
 def finished(status: str, days: float, count: int = 1) -> list[UUID]:
-    """Jobs that ended so many days ago."""
+    """Jobs that ended this many days ago."""
     ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(count))
     Job.objects.filter(pk__in=ids).update(status=status, finished_at=ago(days))
     return ids
@@ -167,7 +167,7 @@ class TestPrune:
     def test_row_that_cannot_be_deleted_does_not_keep_the_others(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """As if a model of another app protected it; all of one moment, as a batch ends."""
+        """As if a model of another app protected it; all ended together, as a batch does."""
         ids = finished("succeeded", 8, count=45)
         protected = {ids[3], ids[4], *ids[12:24]}
 
@@ -221,7 +221,7 @@ class TestPrune:
         assert sizes[:4] == [16, 8, 4, 4]
 
     def test_query_has_an_index(self) -> None:
-        """The young ones are not even looked at."""
+        """Young jobs are not even read."""
         finished("succeeded", 1, count=2000)
         finished("succeeded", 8, count=20)
         if connection.vendor == "postgresql":
@@ -293,7 +293,7 @@ class TestWorkers:
 class TestLocks:
     @pytest.fixture
     def other(self) -> Iterator[Any]:
-        """Another session, in a transaction."""
+        """Another connection, in a transaction."""
         connection = connections.create_connection("default")
         connection.set_autocommit(False)
         yield connection.cursor()
@@ -312,7 +312,7 @@ class TestLocks:
 
     @pytest.mark.usefixtures("small_batches")
     def test_many_locked_jobs_do_not_hide_the_others(self, other: Any) -> None:
-        """All ended in the same moment: only their keys tell them apart."""
+        """All ended at the same moment: only their keys differ."""
         ids = finished("succeeded", 8, count=35)
         other.execute(
             "SELECT 1 FROM jobs_job WHERE id = ANY(%s) FOR UPDATE", [ids[:25]]
@@ -460,7 +460,7 @@ def test_busy_database_is_waited_for_only_briefly(
     finally:
         other.close()
 
-    assert took < 15  # others have 30 seconds
+    assert took < 15  # the usual limit is 30 seconds
     assert "database is locked" in caplog.text
     assert prune() == {"succeeded": 1}
 

@@ -1,4 +1,4 @@
-"""Workers that die, freeze or are cut off, and their jobs still run."""
+"""Jobs of workers that die, freeze or are cut off still run."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def short_lease(settings: Any) -> None:
 
 
 def napping(site: Site, make_job: MakeJob) -> Job:
-    """A job whose first attempt naps for a minute by now, and any further one not at all."""
+    """A job whose first attempt naps for a minute by now. Later attempts do not nap."""
     marker = site.directory / "marker"
     job = make_job(f"{SAMPLE}.nap_once", 60.0, str(marker))
     ends_as(job, "running")
@@ -149,7 +149,7 @@ class TestWorkers:
     def test_w4_job_of_a_killed_child_runs_again_at_once(
         self, site: Site, make_job: MakeJob, settings: Any
     ) -> None:
-        """Nobody waits for a lease of half a minute to end."""
+        """It does not wait for the lease of half a minute to end."""
         settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 30}
         worker = site.worker()
         job = napping(site, make_job)
@@ -180,7 +180,7 @@ class TestWorkers:
         job.refresh_from_db()
         assert (job.status, job.result) == ("succeeded", result)
         assert (job.finished_at, job.attempt) == (finished_at, 2)
-        # It goes on under a new name.
+        # It goes on under a new id.
         eventually(lambda: Worker.objects.count() >= 3)
         others = [make_job() for _ in range(6)]
         for other in others:
@@ -190,7 +190,7 @@ class TestWorkers:
     def test_w27_worker_kills_what_it_runs_before_others_may_start_it(
         self, site: Site, make_job: MakeJob
     ) -> None:
-        """Its lease is taken from it: by a clock that jumps, or a database out of reach."""
+        """It loses its lease, as by a clock that jumps or a database out of reach."""
         worker = site.worker()
         job = napping(site, make_job)
 

@@ -45,5 +45,5 @@ class TestMemory:
 
         processes = [ends_as(job, "succeeded").result for job in jobs]
 
-        assert max(processes.count(each) for each in set(processes)) == 3
+        assert max(processes.count(pid) for pid in set(processes)) == 3
         assert all(job.attempt == 1 for job in jobs)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from uuid import uuid4
 
-import psutil
-
 from jobs.models import Job
 from jobs.transports.rabbitmq.wire import encode_hint
 from tests.conftest import Broker, MakeJob, Site, ends_as, eventually
+from tests.worker.processes import cpu_seconds
 
 SAMPLE = "tests.sample.tasks"
 
@@ -59,7 +58,7 @@ def test_b15_hint_delivered_fifty_times_runs_its_job_once(
 def test_busy_worker_does_not_keep_hints_of_other_queues(
     site: Site, broker: Broker, make_job: MakeJob
 ) -> None:
-    """Each queue may deliver a hint to the one slot: those that cannot start go back."""
+    """Each queue delivers a hint for the only slot: hints of jobs that cannot start go back."""
     busy = site.worker("--queues=a,b,c")
     long = make_job(f"{SAMPLE}.nap", 60.0, queue="a")
     ends_as(long, "running")
@@ -76,11 +75,11 @@ def test_busy_worker_does_not_keep_hints_of_other_queues(
 def test_busy_worker_gives_back_a_hint_once_and_stays_quiet(
     site: Site, broker: Broker, make_job: MakeJob
 ) -> None:
-    """A hint that is given back, delivered again and given back again is a storm."""
+    """A hint that is given back must not be delivered and given back again and again."""
     worker = site.worker("--queues=a,b", LOG_LEVEL="WARNING")
     ends_as(make_job(f"{SAMPLE}.nap", 60.0, queue="a"), "running")
     make_job(queue="b")
-    eventually(lambda: broker.count("b") == 1, what="it is given back")
+    eventually(lambda: broker.count("b") == 1, what="the hint is given back")
     before = cpu_seconds(worker.process.pid)
 
     busy = 3.0
@@ -88,9 +87,3 @@ def test_busy_worker_gives_back_a_hint_once_and_stays_quiet(
 
     assert (cpu_seconds(worker.process.pid) - before) / busy < 0.1
     assert broker.count("b") == 1
-
-
-def cpu_seconds(pid: int) -> float:
-    supervisor = psutil.Process(pid)
-    times = [each.cpu_times() for each in [supervisor, *supervisor.children(True)]]
-    return sum(each.user + each.system for each in times)

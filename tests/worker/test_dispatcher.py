@@ -1,4 +1,4 @@
-"""Fair when jobs are long, fast when they are short: how many jobs a worker takes at once."""
+"""Which jobs a worker takes at once: fair when jobs are long, fast when they are short."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestWorkers:
         until.touch()
 
         ends_as(long, "succeeded")
-        only_what_had_not_begun_was_let_go()
+        only_jobs_that_had_not_begun_were_released()
 
     def test_mix_of_the_tutorial_leaves_no_slot_idle(self, site: Site) -> None:
         for _ in range(2):
@@ -75,7 +75,7 @@ class TestWorkers:
         rows = Job.objects.filter(pk__in=heavy_and_light)
         last_start = max(row.started_at for row in rows if row.started_at)
         for worker in {int(row.result or 0) for row in rows}:
-            # Unshared it would be five and more; benchmarks/fairness.py holds it to one.
+            # It would be five and more if jobs were not shared; benchmarks.fairness allows one.
             assert longest_idle(worker, rows, last_start) < 3.0
 
     def test_urgent_job_passes_a_backlog(self, site: Site, make_job: MakeJob) -> None:
@@ -126,7 +126,7 @@ class TestWorkers:
             return process.poll() is not None or status_of(poison) == "failed"
 
         while status_of(poison) != "failed":
-            # A worker that is used to short jobs meets them all at once.
+            # A worker that expects short jobs gets all of these at once.
             Queue.objects.pause("suspicious", by="test")
             worker = site.worker()
             warm_up()
@@ -161,7 +161,7 @@ class TestWorkers:
         assert status_of(long) == "succeeded"
         left = Job.objects.filter(pk__in=behind).values_list("status", flat=True)
         assert set(left) <= {"queued", "succeeded"}
-        only_what_had_not_begun_was_let_go()
+        only_jobs_that_had_not_begun_were_released()
 
     def test_used_up_child_gives_back_the_rest(self, site: Site) -> None:
         site.worker("--max-jobs-per-child=60")
@@ -173,7 +173,7 @@ class TestWorkers:
         eventually(lambda: all_succeeded(jobs))
         results = Job.objects.filter(pk__in=jobs).values_list("result", flat=True)
         assert set(Counter(results).values()) == {60}
-        only_what_had_not_begun_was_let_go()
+        only_jobs_that_had_not_begun_were_released()
 
     def test_worker_row_says_how_many_jobs_a_slot_takes(
         self, site: Site, settings: Settings
@@ -183,11 +183,11 @@ class TestWorkers:
         unknown = "a job takes about 1 s: 1 to a slot"
         eventually(lambda: Worker.objects.filter(pace=unknown))
 
-        # How many depends on what else this machine does just now.
+        # How many depends on what else this machine is doing.
         short = r"^a job takes about \S+ ms: (4|16|64|256|512) to a slot$"
 
         def learned() -> bool:
-            warm_up()  # what it learned is told with its lease
+            warm_up()  # its row says what it has learned when the lease is renewed
             return Worker.objects.filter(pace__regex=short).exists()
 
         eventually(learned)
@@ -217,13 +217,13 @@ def echoes(count: int) -> list[Job]:
 
 
 def warm_up() -> None:
-    """Let the workers see that jobs are short."""
+    """Let the workers learn that jobs are short."""
     for count in (2, 200):
         jobs = Job.objects.enqueue_many(echoes(count))
         eventually(lambda ids=jobs: all_succeeded(ids))  # type: ignore[misc]
 
 
-def only_what_had_not_begun_was_let_go() -> None:
+def only_jobs_that_had_not_begun_were_released() -> None:
     for attempt in Attempt.objects.all():
         assert (attempt.outcome, attempt.message) == (
             Ending.RELEASED,
@@ -236,7 +236,7 @@ def all_succeeded(ids: Sequence[UUID]) -> bool:
 
 
 def longest_idle(worker: int, rows: JobQuerySet, until: datetime) -> float:
-    """Seconds in which this process ran nothing, while there was something to start."""
+    """Longest time, in seconds, that this process ran no job while a job could start."""
     own = sorted(
         (row.started_at, row.finished_at)
         for row in rows.filter(result=worker, started_at__isnull=False)

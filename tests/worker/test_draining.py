@@ -1,4 +1,4 @@
-"""Workers that are drained: they take nothing more, and end when they have done their work."""
+"""Workers that are drained: they take no more jobs, and end once their jobs have ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TestWorkers:
     def test_draining_worker_finishes_its_job_takes_no_other_and_exits(
         self, site: Site, make_job: MakeJob
     ) -> None:
-        """The grace is for those who are stopped: this one has all the time it needs."""
+        """The grace is for workers that are stopped. A draining one takes as long as it needs."""
         worker = site.worker("--grace=0.1")
         let_go = site.directory / "let-go"
         running = make_job(f"{SAMPLE}.wait_for", str(let_go))
@@ -67,7 +67,7 @@ class TestWorkers:
 
 
 def test_drain_outlives_a_lapsed_lease(site: Site, make_job: MakeJob) -> None:
-    """A worker that goes on under a new name still was asked to."""
+    """A worker that goes on under a new id is still draining."""
     worker = site.worker()
     job = make_job(f"{SAMPLE}.nap_once", 60.0, str(site.directory / "marker"))
     ends_as(job, "running")

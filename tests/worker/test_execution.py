@@ -1,4 +1,4 @@
-"""Calling off what runs: ask, then interrupt, then kill; and it sticks."""
+"""Cancelling a running job: it is asked, interrupted, then killed, and stays cancelled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 SAMPLE = "tests.sample.tasks"
 
-#: How an attempt may end that has not done its work.
+#: How an attempt may end without having done its work.
 ENDINGS: dict[str, Callable[[Claimed], Outcome]] = {
     "failed": lambda it: outcomes.failed(*it, "x.Error", "no", ""),
     "failed for good": lambda it: outcomes.failed(*it, "x", "no", "", final=True),
@@ -114,7 +114,7 @@ class TestInThreads:
 
 @pytest.fixture
 def claimed(make_job: MakeJob, worker_row: Worker) -> Claimed:
-    """A job that runs, as far as its row knows, and that somebody has cancelled."""
+    """A job that is running, as far as its row knows, and that a person has cancelled."""
     job = make_job(f"{SAMPLE}.echo", max_attempts=5)
     (claimed,) = lifecycle.claim([job.pk], worker_row.pk)
     assert lifecycle.cancel([job.pk]) == 1

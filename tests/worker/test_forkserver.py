@@ -16,7 +16,7 @@ SAMPLE = "tests.sample.tasks"
 def test_fork_server_with_unread_reports_ends_without_a_traceback(
     site: Site, make_job: MakeJob
 ) -> None:
-    """The kernel then resets its connection to the supervisor, instead of ending it."""
+    """In that case the kernel resets the connection to the supervisor instead of closing it."""
     worker = site.worker()
     ends_as(make_job(), "succeeded")
     [forkserver] = psutil.Process(worker.process.pid).children()

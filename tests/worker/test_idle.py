@@ -1,18 +1,18 @@
-"""What a worker costs that has nothing to do."""
+"""What an idle worker costs."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-import psutil
 import pytest
 from django.db import connection
 
 from devtools.proxy import Proxy
 from tests.conftest import MakeJob, Site, ends_as, eventually
+from tests.worker.processes import cpu_seconds
 
-#: Every look that a worker takes now and then is taken at least once in this time.
+#: Long enough for every periodic query of a worker to come at least once.
 WINDOW_SECONDS = 20
 
 
@@ -29,15 +29,15 @@ def test_idle_worker_on_rabbitmq_asks_the_database_once_a_second(
             DATABASE_URL=f"postgres://{user}@127.0.0.1:{network.port}/{name}?sslmode=disable"
         )
         ends_as(make_job(), "succeeded")
-        # The first look at what is old, and the last after a claim, are over.
+        # The first run of the pruner, and the check after the claim, are over.
         eventually(
-            lambda: any(b"cancelled" in each for each in asked), what="it prunes"
+            lambda: any(b"cancelled" in data for data in asked), what="it prunes"
         )
         asked.clear()
 
         threading.Event().wait(WINDOW_SECONDS)
 
-        # Each of its clocks may strike once more at the edge of the time.
+        # Each timer may fire once more at the edge of the window.
         assert len(asked) <= WINDOW_SECONDS + 5, b"\n".join(asked).decode(
             errors="replace"
         )
@@ -46,9 +46,9 @@ def test_idle_worker_on_rabbitmq_asks_the_database_once_a_second(
 def test_idle_worker_uses_almost_no_cpu(
     site: Site, transport: str, make_job: MakeJob
 ) -> None:
-    """CPU seconds of the whole family, over seconds in which nothing happens.
+    """CPU time of all its processes, over seconds in which nothing happens.
 
-    A loop that spins is found here; the figure itself is measured by benchmarks/latency.py.
+    This finds a loop that spins. benchmarks.latency measures the figure itself.
     """
     worker = site.worker("--processes=2", LOG_LEVEL="WARNING")
     for _ in range(4):
@@ -58,11 +58,5 @@ def test_idle_worker_uses_almost_no_cpu(
     idle = 10.0
     time.sleep(idle)
 
-    # On SQLite it looks for a change a hundred times a second, and other tests are in the way.
+    # On SQLite it looks for changes a hundred times a second, and other tests run meanwhile.
     assert (cpu_seconds(worker.process.pid) - before) / idle < 0.1
-
-
-def cpu_seconds(pid: int) -> float:
-    supervisor = psutil.Process(pid)
-    times = [each.cpu_times() for each in [supervisor, *supervisor.children(True)]]
-    return sum(each.user + each.system for each in times)

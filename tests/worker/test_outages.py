@@ -1,4 +1,4 @@
-"""What goes wrong around a worker: broker and database that go away, garbage, bad settings."""
+"""Workers whose broker or database goes away and comes back."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TestBrokerAway:
 
 
 def end_connections() -> None:
-    """All but the test's own."""
+    """End all database connections but the test's own."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -151,7 +151,9 @@ def test_d6_worker_keeps_its_lease_when_its_connections_are_ended(
     job = make_job()
 
     ends_as(job, "succeeded")
-    eventually(lambda: Worker.objects.get().lease_until > lease, what="it is renewed")
+    eventually(
+        lambda: Worker.objects.get().lease_until > lease, what="the lease is renewed"
+    )
     assert worker.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""Queues that are paused: their jobs wait, and nothing else does."""
+"""Workers and paused queues: jobs of these wait, and no others do."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TestWorkers:
 def test_hints_held_when_their_queue_is_paused_go_back(
     site: Site, broker: Broker, make_job: MakeJob
 ) -> None:
-    """Neither lost, nor tried again and again, nor in the way of others."""
+    """They are not lost, not tried again and again, and not in the way of other hints."""
     worker = site.worker("--queues=mail,other", "--processes=2")
     let_go = site.directory / "let-go"
     busy = [make_job(f"{SAMPLE}.wait_for", str(let_go), queue="other") for _ in "ab"]
@@ -85,7 +85,9 @@ def test_hints_held_when_their_queue_is_paused_go_back(
 
     ends_as(make_job(queue="other"), "succeeded")
 
-    eventually(lambda: broker.count("mail") == 5, what="all hints lie in their queue")
+    eventually(
+        lambda: broker.count("mail") == 5, what="all hints are back in their queue"
+    )
     assert {status_of(job) for job in waiting} == {"queued"}
     Queue.objects.resume("mail")
     for job in waiting:

@@ -1,4 +1,4 @@
-"""The recorder: what ended is committed beside the loop, and nothing of it is forgotten."""
+"""The recorder commits outcomes beside the loop, and loses none of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ended(make_job: MakeJob, worker: Worker) -> Outcome:
 
 
 def others() -> list[int]:
-    """The processes of PostgreSQL that serve this database, but for the test's own."""
+    """The PostgreSQL backends of this database, but for the test's own."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid FROM pg_stat_activity"
@@ -54,7 +54,7 @@ def end(pids: list[int]) -> None:
 
 
 def handed_back(recording: Recorder, *outcomes: Outcome) -> list[Outcome]:
-    """What it commits of these, asked for as the loop does."""
+    """Have these committed as the loop does. Returns what comes back."""
     recording.add(outcomes)
     found = recording.record(at_leisure=False).committed
 
@@ -103,7 +103,7 @@ def test_broken_connection_is_raised_and_loses_no_outcome(
         handed_back(recording, second)
     assert recording.held() == [second]
 
-    # It waits for the answer: the loop would think that the database is back.
+    # It waits for the answer. Otherwise the loop would think that the database is back.
     assert recording.record(at_leisure=at_leisure) == ([second], [])
     assert Job.objects.get(pk=second.claim.job_id).status == "succeeded"
 
@@ -141,7 +141,7 @@ def test_unused_connection_is_closed(
 def test_fenced_outcomes_are_returned_apart(
     recording: Recorder, make_job: MakeJob, worker_row: Worker
 ) -> None:
-    """Whether somebody else has the job now, or the database forgot the claim."""
+    """Another worker has the job by now, or the database forgot the claim."""
     ours, theirs = ended(make_job, worker_row), ended(make_job, worker_row)
     Job.objects.filter(pk=theirs.claim.job_id).update(attempt=2)
 

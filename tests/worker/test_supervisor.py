@@ -1,4 +1,4 @@
-"""`runworker` as it runs: real processes, real signals, both transports."""
+"""A worker as a whole: real processes, real signals, both transports."""
 
 from __future__ import annotations
 
@@ -246,13 +246,13 @@ def test_no_process_is_left_when_the_supervisor_is_killed(
     job = make_job(f"{SAMPLE}.nap", 60.0)
     ends_as(job, "running")
     supervisor = psutil.Process(worker.process.pid)
-    # The fork server and its children, of which one may be ready before the other is there.
+    # The fork server and two children. One may be ready before the other has started.
     eventually(lambda: len(supervisor.children(recursive=True)) == 3)
     family = supervisor.children(recursive=True)
 
     worker.signal(signal.SIGKILL)
 
-    eventually(lambda: not any(running(each) for each in family))
+    eventually(lambda: not any(running(process) for process in family))
 
 
 def test_w19_processes_of_a_job_end_with_its_child(
@@ -300,7 +300,7 @@ def test_long_jobs_are_dispatched_fairly(site: Site, make_job: MakeJob) -> None:
     """The tutorials' mix: a heavy job on odd turns, a light one on even turns."""
     for _ in range(2):
         site.worker()
-    run_side_by_side(site, make_job, 2)  # their start is not what is measured
+    run_side_by_side(site, make_job, 2)  # do not measure their start
 
     jobs = [
         make_job(f"{SAMPLE}.nap_and_tell", 1.0 if turn % 2 else 0.001)
@@ -309,13 +309,13 @@ def test_long_jobs_are_dispatched_fairly(site: Site, make_job: MakeJob) -> None:
     for job in jobs:
         ends_as(job, "succeeded")
 
-    # Six heavy ones for two slots: one alone would have run them all.
+    # Six heavy jobs for two slots: a single worker would have run them all.
     heavy = Counter(job.result for job in jobs if job.args == [1.0])
     assert max(heavy.values()) <= 4
 
 
 def run_side_by_side(site: Site, make_job: MakeJob, count: int) -> None:
-    """So many jobs, none of which can end before all of them run."""
+    """Run this many jobs, none of which can end before all of them run."""
     let_go = site.directory / "let-go"
     jobs = [make_job(f"{SAMPLE}.wait_for", str(let_go)) for _ in range(count)]
     for job in jobs:
