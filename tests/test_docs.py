@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -92,7 +93,7 @@ def id_of(block: Block) -> str:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=id_of)
 def test_code_compiles_and_finds_what_it_imports(block: Block) -> None:
-    tree = ast.parse(block.text)
+    tree = ast.parse(textwrap.dedent(block.text))
 
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jobs"):
@@ -193,6 +194,19 @@ def test_every_program_takes_the_options_shown(call: str) -> None:
     assert shown.returncode == 0, shown.stderr
     for argument in arguments:
         assert argument[:2] != "--" or argument in shown.stdout
+
+
+def test_prose_fits_a_hundred_columns() -> None:
+    """So that a change of one word does not change a whole paragraph."""
+    generated = re.compile(r"<!-- written by .*: begin -->.*: end -->", re.DOTALL)
+    long = [
+        f"{page.name}: {line}"
+        for page in PAGES
+        for line in generated.sub("", prose(page)).splitlines()
+        if len(line) > 100 and line[:1] not in "|!"
+    ]
+
+    assert long == []
 
 
 # What is public, and the tables of settings.
