@@ -34,6 +34,7 @@ from devtools.proxy import Proxy
 from jobs import checks, conf, lifecycle, relay
 from jobs.maintenance import pruner, rescuer
 from jobs.models import Job, Queue, Worker
+from jobs.outcomes import Claimed
 from tests.conftest import (
     DEADLINE,
     ROOT,
@@ -912,14 +913,14 @@ def test_d30_two_who_claim_the_same_jobs_share_them_out_where_rows_cannot_be_loc
     worker_row: Worker,
 ) -> None:
     ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(300))
-    claims: list[Any] = []
+    found: list[Claimed] = []
     together = threading.Barrier(3)
 
     def claim() -> None:
         try:
             together.wait(DEADLINE)
             for start in range(0, 300, 20):
-                claims.extend(lifecycle.claim(ids[start : start + 40], worker_row.id))
+                found.extend(lifecycle.claim(ids[start : start + 40], worker_row.id))
         finally:
             connection.close()
 
@@ -929,5 +930,5 @@ def test_d30_two_who_claim_the_same_jobs_share_them_out_where_rows_cannot_be_loc
     for thread in threads:
         thread.join(DEADLINE)
 
-    assert len(claims) == len({each.job_id for each in claims}) == 300
+    assert len(found) == len({claim.job_id for claim, _ in found}) == 300
     assert set(Job.objects.values_list("attempt", flat=True)) == {1}
