@@ -32,6 +32,7 @@ from django.core.management.base import BaseCommand
 import jobs
 from devtools import services
 from jobs.conf import Configuration
+from jobs.options import TaskOptions
 from tests.conftest import WorkerProcess, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,6 +225,16 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
     [body] = [part for part in section if part.startswith(heading)]
     lines = re.findall(r"^\| `([^`]+)` \| (.*) \|$", body, re.MULTILINE)
     return {first: others.split(" | ") for first, others in lines}
+
+
+def test_the_table_of_options_is_whole() -> None:
+    first_cells = re.findall(r"^\| (`.*?) \|", text_of("docs/tasks.md"), re.MULTILINE)
+
+    shown = re.findall(r"`(\w+)`", " ".join(first_cells))
+    assert {*TaskOptions.__annotations__, "takes_context"} - {
+        *shown,
+        "backend",
+    } == set()
 
 
 def test_the_table_of_settings_is_whole() -> None:
