@@ -57,7 +57,7 @@ class Statement:
 
         Returns the rows that the statement returns, if it does.
         """
-        connection = connections[alias]
+        connection, planned = connections[alias], None
         if connection.vendor == "sqlite":
             text = self.render("json")
             parameters |= batch.json_parameters(self._columns, items)
@@ -67,16 +67,19 @@ class Statement:
             text = self.render("row")
             parameters |= batch.row_parameters(self._columns, items[0])
             planned = prepared.cursor(connection, self._keep)
-            if planned is not None:
-                with connection.wrap_database_errors:
-                    planned.execute(text, parameters, prepare=True)
-                    return planned.fetchall() if self._returns_rows else []
         else:
             text = self.render("arrays")
             parameters |= batch.array_parameters(self._columns, items)
+        if planned is not None:
+            with connection.wrap_database_errors:
+                planned.execute(text, parameters, prepare=True)
+                return self._fetch(planned)
         with connection.cursor() as cursor:
             cursor.execute(text, parameters)
-            return cursor.fetchall() if self._returns_rows else []
+            return self._fetch(cursor)
+
+    def _fetch(self, cursor: Any) -> list[tuple[Any, ...]]:
+        return cursor.fetchall() if self._returns_rows else []
 
     def execute_last(self, alias: str, item: Any) -> bool:
         """Run it over one item, as the last statement of the open transaction.
