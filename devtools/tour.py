@@ -130,7 +130,7 @@ class Profiler:
 
 def _waits(frame: FrameType, function: Any) -> bool:
     """Whether a call into C may put its thread to sleep, where loops of ours do."""
-    name = function.__name__
+    name = getattr(function, "__name__", "")
     if name in ("select", "poll", "sleep", "recv", "readline"):
         return True
     if name == "get":

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +200,20 @@ def test_no_word_has_its_old_name() -> None:
     }
 
     assert found == set()
+
+
+#: A command of Django's has no other name; the context knows the class of the same name by
+#: this protocol; and a listener is told of the claim that the worker made.
+NAMED_TWICE = {"Command", "Execution", "Claimed"}
+
+
+def test_a_class_name_means_one_thing() -> None:
+    names = Counter(
+        node.name for _, node in nodes(ast.ClassDef) if isinstance(node, ast.ClassDef)
+    )
+    nested = {"Meta", "Media"}
+
+    assert {name for name, uses in names.items() if uses > 1} <= NAMED_TWICE | nested
 
 
 # Other rules.
