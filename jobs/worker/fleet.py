@@ -22,7 +22,7 @@ from jobs import backoff, crashpoints
 from jobs.outcomes import Claimed, Outcome
 from jobs.worker import protocol
 from jobs.worker.forkserver import Exited, ForkServer, Spawned
-from jobs.worker.protocol import Channel, Report
+from jobs.worker.protocol import Channel
 from jobs.worker.running import END_SECONDS, Running, cause_of_death, outcome_of_death
 
 logger = logging.getLogger("jobs.worker")
@@ -83,9 +83,8 @@ class ChildHandle:
     def count_room(self, per_slot: int, now: float) -> int:
         """Set `room`, for slots that may be assigned this many jobs each, and return it."""
         if self.killed or self.retiring or self.recalled:
-            self.room = 0
-            return 0
-        if per_slot > 1 and self.held_up(now) > HELD_UP_SECONDS:
+            per_slot = 0
+        elif per_slot > 1 and self.held_up(now) > HELD_UP_SECONDS:
             per_slot = 1
         self.room = max(0, self.slots * per_slot - len(self.running))
         return self.room
@@ -339,16 +338,16 @@ class Fleet:
             child.slots = self._threads
             self._spawn_delays = backoff.reconnect_delays()
         news = self._news
-        for number, microseconds, *words in message.get("reports", ()):
-            running, report = child.running.pop(number), Report(*words)
+        for number, microseconds, ending, details in message.get("reports", ()):
+            running = child.running.pop(number)
             crashpoints.reach("report_received")
             news.durations.append(microseconds / 1e6)
-            if report.ending == protocol.FENCED:
-                news.fenced.append(running.claim.job_id)
-            else:
-                outcome = report.outcome(running.claim, running.budget, microseconds)
-                is_committed = report.ending == protocol.COMMITTED
-                (news.committed if is_committed else news.ended).append(outcome)
+            claim, budget = running.claim, running.budget
+            if ending == protocol.FENCED:
+                news.fenced.append(claim.job_id)
+                continue
+            ended = news.committed if ending == protocol.COMMITTED else news.ended
+            ended.append(protocol.outcome(ending, details, claim, budget, microseconds))
         if "returned" in message:
             child.recalled = False
             for number in message["returned"]:

@@ -43,20 +43,22 @@ class Report(NamedTuple):
     #: that turns this ending into an outcome.
     details: Any = None
 
-    def outcome(self, claim: Claim, budget: Budget, microseconds: int) -> Outcome:
-        """What that means for the job, whose function ran for this long."""
-        ending, details = self
-        if ending in (SUCCEEDED, COMMITTED):
-            return outcomes.succeeded_with_json(claim, details, microseconds)
-        if ending == SNOOZED:
-            outcome = outcomes.snoozed(claim, **details)
-        elif ending == CANCELLED:
-            outcome = outcomes.cancelled(claim, **details)
-        elif ending == INTERRUPTED:
-            outcome = outcomes.interrupted(claim, budget, **details)
-        else:
-            outcome = outcomes.failed(claim, budget, **details)
-        return outcome._replace(microseconds=microseconds)
+
+def outcome(
+    ending: str, details: Any, claim: Claim, budget: Budget, microseconds: int
+) -> Outcome:
+    """What a report means for its job, whose function ran for this long. Not for `FENCED`."""
+    if ending in (SUCCEEDED, COMMITTED):
+        return outcomes.succeeded_with_json(claim, details, microseconds)
+    if ending == SNOOZED:
+        found = outcomes.snoozed(claim, **details)
+    elif ending == CANCELLED:
+        found = outcomes.cancelled(claim, **details)
+    elif ending == INTERRUPTED:
+        found = outcomes.interrupted(claim, budget, **details)
+    else:
+        found = outcomes.failed(claim, budget, **details)
+    return found._replace(microseconds=microseconds)
 
 
 class Channel:
