@@ -614,6 +614,7 @@ def clients(transactional_db: None) -> Iterator[tuple[Client, ...]]:
 
 
 # A profile may take hours; a call that hangs is found by `Client.do`.
+@pytest.mark.long
 @pytest.mark.timeout(0)
 def test_no_sequence_of_events_leaves_the_model(clients: tuple[Client, ...]) -> None:
     Lives.clients = clients

@@ -40,6 +40,11 @@ class Marks:
                 item.add_marker(pytest.mark.xdist_group(f"{shared}-{item.path.stem}"))
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workerinput"):  # a process of pytest-xdist
+            session.items[:] = spread(session.items)
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         for vendor in ("postgresql", "sqlite"):
             if item.get_closest_marker(vendor) and connection.vendor != vendor:
@@ -71,6 +76,24 @@ def uses_database(item: pytest.Item) -> bool:
         item.get_closest_marker("django_db")
         or DATABASE_FIXTURES & set(getattr(item, "fixturenames", ()))
     )
+
+
+def spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """An order in which several processes run these tests in little time.
+
+    Long tests come first, so that none is left for the end. After them tests that wait for
+    processes and tests that compute alternate, so that the cores are never idle.
+    """
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    waiting = [item for item in rest if is_real(item)]
+    computing = [item for item in rest if not is_real(item)]
+    placed = [
+        (number / len(kind), item)
+        for kind in (waiting, computing)
+        for number, item in enumerate(kind)
+    ]
+    return long + [item for _, item in sorted(placed, key=lambda pair: pair[0])]
 
 
 def is_real(item: pytest.Item) -> bool:

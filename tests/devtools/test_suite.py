@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ class TinySuite:
         (directory / "conftest.py").write_text(CONFTEST)
         (directory / "pytest.ini").write_text(
             "[pytest]\nDJANGO_SETTINGS_MODULE = tests.settings\n"
-            "markers =\n  once\n  real\n  postgresql\n  sqlite\n"
+            "markers =\n  long\n  once\n  real\n  postgresql\n  sqlite\n"
         )
 
     def run(
@@ -167,6 +168,21 @@ def test_what_is_not_here_fails_its_tests_in_ci(tiny: TinySuite) -> None:
     assert "1 passed, 1 skipped" in done.stdout
     assert "1 failed" in done.stdout
     assert "1 error" in done.stdout
+
+
+def test_processes_alternate_between_waiting_and_computing_after_long_tests(
+    tiny: TinySuite,
+) -> None:
+    source = (
+        "import pytest\n"
+        "def test_a(): pass\ndef test_b(): pass\n"
+        "def test_c(site): pass\ndef test_d(site): pass\n"
+        "@pytest.mark.long\ndef test_e(): pass\n"
+    )
+
+    done = tiny.run(source, "-v", "-n1", "--dist=loadgroup")
+
+    assert re.findall(r"PASSED test_tiny.py::test_(\w)", done.stdout) == list("ecadb")
 
 
 @pytest.mark.parametrize("processes", [[], ["-n2", "--dist=loadgroup"]])

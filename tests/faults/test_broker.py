@@ -412,6 +412,7 @@ def test_b24_a_worker_waits_for_a_broker_that_lets_no_more_connections_in(
     assert "Traceback" not in worker.output
 
 
+@pytest.mark.long
 def test_b14_what_is_taken_away_is_named_once_and_waited_for(
     site: Site,
     own_broker: Broker,

@@ -216,6 +216,8 @@ def burners() -> Iterator[None]:
         each.wait()
 
 
+@pytest.mark.long
+@pytest.mark.once
 @pytest.mark.django_db(transaction=True)
 def test_n12_a_busy_neighbour_costs_no_worker_its_jobs(
     site: Site, make_job: MakeJob, settings: Any, burners: None

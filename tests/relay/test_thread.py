@@ -135,6 +135,7 @@ class TestRelay:
         job.refresh_from_db()
         assert job.published_at is None
 
+    @pytest.mark.long
     def test_d13_hundred_thousand_jobs_of_one_commit_are_published(
         self, broker: Broker
     ) -> None:

@@ -16,6 +16,7 @@ from tests.worker.processes import cpu_seconds
 WINDOW_SECONDS = 20
 
 
+@pytest.mark.long
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("broker")
 def test_idle_worker_on_rabbitmq_asks_the_database_once_a_second(
@@ -43,6 +44,7 @@ def test_idle_worker_on_rabbitmq_asks_the_database_once_a_second(
         )
 
 
+@pytest.mark.long
 def test_idle_worker_uses_almost_no_cpu(
     site: Site, transport: str, make_job: MakeJob
 ) -> None:
