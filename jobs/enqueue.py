@@ -14,6 +14,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -62,8 +63,10 @@ class Column(NamedTuple):
     kind: str
     #: The value for the INSERT: a number, or text that the database can cast.
     write: Callable[[Any], Any]
-    #: Raises InvalidJob, with one sentence.
+    #: Looks at the job, and raises InvalidJob with one sentence.
     check: Callable[[Any], None] | None = None
+    #: The same, if it only needs to look at the value.
+    check_value: Callable[[Any], None] | None = None
     #: The option of the task that fills the column if the job leaves it None.
     option: str = ""
     #: The value if there is no such task, or no such option.
@@ -115,36 +118,36 @@ COLUMNS = (
     ),
     Column("kwargs", "jsonb", lambda job: values.as_json(job.kwargs)),
     # After the arguments: only plain JSON is compared with the function's parameters.
-    Column("task", "text", lambda job: job.task, check=_check_call),
+    Column("task", "text", attrgetter("task"), check=_check_call),
     Column(
         "queue",
         "text",
-        lambda job: job.queue,
-        check=lambda job: values.check_queue(job.queue),
+        attrgetter("queue"),
+        check_value=values.check_queue,
         option="queue_name",
         fallback="default",
     ),
     Column(
         "priority",
         "smallint",
-        lambda job: job.priority,
-        check=lambda job: values.check_priority(job.priority),
+        attrgetter("priority"),
+        check_value=values.check_priority,
         option="priority",
         fallback=0,
     ),
     Column(
         "max_attempts",
         "smallint",
-        lambda job: job.max_attempts,
-        check=lambda job: values.check_max_attempts(job.max_attempts),
+        attrgetter("max_attempts"),
+        check_value=values.check_max_attempts,
         option="max_attempts",
         fallback=1,
     ),
     Column(
         "timeout",
         "integer",
-        lambda job: job.timeout,
-        check=lambda job: values.check_timeout(job.timeout),
+        attrgetter("timeout"),
+        check_value=values.check_timeout,
         option="timeout",
     ),
     Column(
@@ -155,7 +158,7 @@ COLUMNS = (
         stored_as="COALESCE(batch.run_after, {now})",
     ),
     # Written as the key of a user is stored: see _columns().
-    Column("created_by_id", "text", lambda job: job.created_by_id),
+    Column("created_by_id", "text", attrgetter("created_by_id")),
 )
 
 #: What every new row begins with, as SQL. The columns in neither list begin as NULL.
@@ -174,8 +177,15 @@ INITIAL = {
 
 
 @functools.cache
-def _checks() -> list[Callable[[Any], None]]:
-    return [*[column.check for column in COLUMNS if column.check], _check_status]
+def _checks() -> list[tuple[Callable[[NewJob], Any] | None, Callable[[Any], None]]]:
+    """Each check, and what takes from the job the value to check. None: it is the job."""
+    checks: list[tuple[Callable[[NewJob], Any] | None, Callable[[Any], None]]] = []
+    for column in COLUMNS:
+        if column.check:
+            checks.append((None, column.check))
+        if column.check_value:
+            checks.append((attrgetter(column.name), column.check_value))
+    return [*checks, (None, _check_status)]
 
 
 @functools.cache
@@ -200,17 +210,17 @@ def check(job: NewJob) -> None:
     if job.run_after is None:
         job.run_after = _meta().get_field("run_after").get_default()
     take_defaults(job)
-    for check_column in _checks():
-        check_column(job)
+    for get, check_column in _checks():
+        check_column(job if get is None else get(job))
 
 
 def check_every_field(job: NewJob) -> None:
     """Run all checks, for forms: raise a ValidationError with the sentences by field."""
     take_defaults(job)
     problems: dict[str, list[str]] = {}
-    for check_column in _checks():
+    for get, check_column in _checks():
         try:
-            check_column(job)
+            check_column(job if get is None else get(job))
         except InvalidJob as refused:
             problems.setdefault(refused.field, []).append(str(refused))
     if problems:

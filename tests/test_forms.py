@@ -175,7 +175,7 @@ def test_error_in_a_hidden_field_is_shown_above_the_form(
     def refuse(job: Job) -> None:
         raise InvalidJob("status", "no job may be born today")
 
-    checks = [*enqueue._checks(), refuse]
+    checks = [*enqueue._checks(), (None, refuse)]
     monkeypatch.setattr(enqueue, "_checks", lambda: checks)
 
     answer = operator.post(ADD, form())
