@@ -1,12 +1,12 @@
-"""A TCP proxy between a client and a real server: the network, and how it fails.
+"""A TCP proxy between a client and a real server: a network that fails on demand.
 
     with Proxy(5672) as network:
         url = f"amqp://guest:guest@127.0.0.1:{network.port}/"
         ...
         network.cut()       # every connection is reset; new ones work
-        network.refuse()    # every connection is reset; new ones are, too
-        network.freeze()    # half-open: nothing comes through, nobody is told
-        network.heal()      # all is as it was; what a frozen connection held comes through
+        network.refuse()    # every connection is reset, and so are new ones
+        network.freeze()    # half-open: nothing comes through, without an error
+        network.heal()      # as before; what a frozen connection held comes through
 
 On loopback only. It ends with the process that made it.
 """
@@ -24,7 +24,7 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on a free port of 127.0.0.1 and passes everything on to another one."""
+    """Listens on a free port of 127.0.0.1 and forwards everything to another port."""
 
     def __init__(self, port: int) -> None:
         self._target = ("127.0.0.1", port)
@@ -35,8 +35,8 @@ class Proxy:
         self._refusing = False
         self._flowing = {"up": threading.Event(), "down": threading.Event()}
         self._watchers: dict[str, Callable[[bytes], bytes | None]] = {}
-        self.delay = 0.0  # seconds that each piece is held, one direction
-        self.attempts: list[float] = []  # when each connection was tried, monotonic
+        self.delay = 0.0  # seconds by which each piece is delayed, in each direction
+        self.attempts: list[float] = []  # when each connection was attempted, monotonic
         self.heal()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -141,7 +141,7 @@ class Proxy:
                     time.sleep(self.delay)
                 self._flowing[direction].wait()
                 sink.sendall(piece)
-        # One side has ended: so does the other, once what was held has come through.
+        # One side has ended. The other ends too, once what was held has come through.
         with self._lock:
             if pair in self._pairs:
                 self._pairs.remove(pair)
@@ -160,7 +160,7 @@ def _reset(end: socket.socket) -> None:
 
 
 def other_session(piece: bytes) -> bytes | None:
-    """As a pooler does before PostgreSQL: the session that it names is not the one used."""
+    """Name another session than the one in use, as a pooler before PostgreSQL does."""
     # BackendKeyData: its type, its length of 12 bytes, the process id, a secret.
     return re.sub(
         rb"K\x00\x00\x00\x0c....",

@@ -30,8 +30,8 @@ from jobs.outcomes import Claimed
 from jobs.sql import prepared
 from jobs.transports.base import Consumer, Delivery
 
-# The suite runs the same examples every time, and tells of the first that fails as it is.
-# `--hypothesis-profile=long` looks further, and makes what it finds as short as it can.
+# The suite runs the same examples every time, and reports the first failure as it is.
+# `--hypothesis-profile=long` tries more examples, and shrinks a failure.
 hypothesis.settings.register_profile(
     "suite",
     derandomize=True,
@@ -66,9 +66,9 @@ class MakeJob(Protocol):
     def __call__(self, task: str = ..., *args: Any, **fields: Any) -> Job: ...
 
 
-#: So long is waited for what must happen, in seconds. A test that passes never waits so long,
-#: and how busy the machine is must not decide whether one does. What is to be ended before
-#: its time sleeps for a minute: that must not end by itself meanwhile.
+#: How long to wait for what must happen, in seconds. A test that passes does not take that
+#: long, and a busy machine must not make one fail. A job that a test ends early sleeps for
+#: 60 seconds, so that it does not end by itself meanwhile.
 DEADLINE = 45.0
 
 
@@ -85,7 +85,7 @@ def eventually(
 
 
 def fetch(consumer: Consumer, count: int) -> list[Delivery]:
-    """Exactly so many hints, as they come."""
+    """Fetch exactly `count` hints, as they arrive."""
     found: list[Delivery] = []
 
     def enough() -> bool:
@@ -99,19 +99,19 @@ def fetch(consumer: Consumer, count: int) -> list[Delivery]:
 
 
 def a_moment_ago() -> datetime:
-    """Surely past: SQLite's own clock counts in milliseconds, and Python's in less."""
+    """A time that is past on every clock: SQLite's counts in milliseconds, Python's in less."""
     return timezone.now() - timedelta(seconds=1)
 
 
 @pytest.fixture(autouse=True)
 def no_queues_known() -> None:
-    """A test's database begins empty, and so must what the process remembers of it."""
+    """A test's database starts empty, so the process must not remember queues of another."""
     enqueue._known_queues.clear()
 
 
 @pytest.fixture
 def make_job(db: None) -> MakeJob:
-    """Save a job: of the task `echo`, unless another is named."""
+    """Save a job of the task `echo`, or of another."""
 
     def make(task: str = "tests.sample.tasks.echo", *args: Any, **fields: Any) -> Job:
         job = Job(task=task, args=list(args), **fields)
@@ -123,7 +123,7 @@ def make_job(db: None) -> MakeJob:
 
 @pytest.fixture(params=["on", "off"])
 def fast_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test twice: with our fast paths, and with what they take the place of."""
+    """Run a test twice: with our fast paths, and with what they replace."""
     if request.param == "off":
         monkeypatch.setattr(Job, "__init__", models.Model.__init__)
         monkeypatch.setattr(enqueue, "is_plain", lambda job: False)
@@ -134,7 +134,7 @@ def fast_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def worker_row(db: None) -> Worker:
-    """A worker's row, with nobody behind it."""
+    """A worker's row, without a process behind it."""
     return Worker.objects.create(
         host="host", pid=1, slots=1, lease_until=timezone.now() + timedelta(minutes=1)
     )
@@ -142,7 +142,7 @@ def worker_row(db: None) -> Worker:
 
 @dataclass(kw_only=True)
 class Broker:
-    """RabbitMQ as the test under way uses it: under a prefix of its own."""
+    """RabbitMQ as the current test uses it: under a prefix of its own."""
 
     url: str
     prefix: str
@@ -154,7 +154,7 @@ class Broker:
         return f"{self.prefix}.{queue}"
 
     def count(self, queue: str = "default") -> int:
-        """Messages that are ready in the queue; none if there is no such queue."""
+        """How many messages are ready in the queue; 0 if there is no such queue."""
         connection = pika.BlockingConnection(pika.URLParameters(self.url))
         try:
             declared = connection.channel().queue_declare(
@@ -184,7 +184,7 @@ class Broker:
 
 
 def use_broker(settings: Any, url: str) -> Iterator[Broker]:
-    """Have this process, and the workers that it starts, use the broker at `url`."""
+    """Make this process, and the workers that it starts, use the broker at `url`."""
     broker = Broker(url=url, prefix=f"test-{secrets.token_hex(4)}")
     settings.JOBS = settings.JOBS | {"RABBITMQ_URL": url, "PREFIX": broker.prefix}
     yield broker
@@ -201,8 +201,7 @@ def broker(
     request: pytest.FixtureRequest, rabbitmq_url: str, settings: Any
 ) -> Iterator[Broker]:
     """A real RabbitMQ carries the jobs of this test."""
-    # A database must be there first, and so still be there in the end: the queues to delete
-    # are asked of it.
+    # Set up the database first, so that it is torn down last: it knows the queues to delete.
     if not {"db", "transactional_db"}.isdisjoint(request.fixturenames):
         request.getfixturevalue("db")
     for broker in use_broker(settings, rabbitmq_url):
@@ -216,15 +215,15 @@ def broker(
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[services.RabbitMQNode]:
-    """A RabbitMQ node of our own, which may be stopped and killed."""
+    """A RabbitMQ node of our own, which tests may stop and kill."""
     with services.RabbitMQNode() as node:
         yield node
 
 
 @pytest.fixture
 def own_broker(node: services.RabbitMQNode, settings: Any) -> Iterator[Broker]:
-    """The jobs of this test go through the node that may be stopped and killed."""
-    if not node.is_running:  # a test failed in the middle of its trouble
+    """The jobs of this test go through the node that tests may stop and kill."""
+    if not node.is_running:  # the test before failed while it was stopped
         node.start()
     yield from use_broker(settings, node.url)
 
@@ -246,7 +245,7 @@ class WorkerProcess:
 
     @property
     def output(self) -> str:
-        # It may be in the middle of writing a character.
+        # The last character may be incomplete: the process is still writing.
         return self.log.read_text(errors="replace")
 
     def says(self, text: str, seconds: float = DEADLINE) -> None:
@@ -262,7 +261,7 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def freeze(self) -> None:
-        """Between two writes: in the middle of one it would have all of SQLite locked."""
+        """Stop it between two writes: within one it would hold SQLite's only lock."""
         with transaction.atomic():
             self.signal(signal.SIGSTOP)
             itself = psutil.Process(self.process.pid)
@@ -328,7 +327,7 @@ class Site:
 
 
 def database_url() -> str:
-    """The test database, for a process of its own."""
+    """The URL of the test database, for another process."""
     database = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{database['NAME']}"
@@ -339,7 +338,7 @@ def database_url() -> str:
 
 @pytest.fixture
 def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
-    """Processes of the project; those that a test leaves running are ended after it."""
+    """Starts processes of the project. Those that a test leaves running are killed after it."""
     assert django_settings.DATABASES
     site = Site(tmp_path)
     yield site
@@ -350,7 +349,7 @@ def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
 
 
 def claimed(job: Job, worker: Worker) -> Claimed:
-    """Claim it, as soon as no relay has it locked to mark it."""
+    """Claim the job once no relay holds its lock to mark it."""
     (claimed,) = eventually(lambda: lifecycle.claim([job.pk], worker.pk))
     return cast(Claimed, claimed)
 
@@ -360,7 +359,7 @@ def status_of(job: Job) -> str:
 
 
 def ends_as(job: Job, status: str, seconds: float = DEADLINE) -> Job:
-    """Wait until the job has this status, and read it."""
+    """Wait until the job has this status, and refresh it."""
     eventually(lambda: status_of(job) == status, seconds, f"{job} is {status}")
     job.refresh_from_db()
     return job

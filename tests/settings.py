@@ -10,18 +10,18 @@ from jobsite.settings import DATABASES, INSTALLED_APPS, JOBS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.sample"]
 
-# A file, not memory: workers are processes of their own, and open the same database.
+# A file, not memory: workers are other processes and open the same database.
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     database = Path(DATABASES["default"]["NAME"])
     DATABASES["default"]["TEST"] = {
         "NAME": str(database.with_name(f"test_{database.name}"))
     }
 
-# Never the broker of the machine's own environment: a test says which it means, here and
-# to the processes that it starts.
+# Never the broker in the machine's environment: a test says which broker it means, here and
+# for the processes that it starts.
 JOBS = JOBS | {"RABBITMQ_URL": os.environ.get("JOBS_TEST_TRANSPORT_URL", "")}
 
-# Nothing was collected: a static file is looked for when it is asked for.
+# `collectstatic` has not run: look for a static file when it is requested.
 WHITENOISE_AUTOREFRESH = True
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,7 +1,7 @@
 """The tests' settings, with jobs in another database than everything else.
 
-The database from which jobs are read is a replica that lags behind for ever: whoever needs
-to see what was just written must not ask it.
+Jobs are read from a replica that never catches up: code that must see what was just written
+must not ask it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The broker fails: one queue of it, its memory, its patience, or what it lets us do."""
+"""Faults of the broker: a queue, its memory, its timeouts, its permissions."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def eager_healing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def claiming(broker: Broker) -> Iterator[Claimer]:
-    """What a worker claims with, in this process."""
+    """A worker's consumer, in this process."""
     transport = transports.consumer("default", prefetch=10, wake=lambda: None)
     transport.consume(["default"])
     transport.start()
@@ -71,7 +71,7 @@ def claiming(broker: Broker) -> Iterator[Claimer]:
 
 
 def claims(claiming: Claimer, worker: Worker, count: int) -> set[Any]:
-    """The ids of the next so many jobs that it claims."""
+    """The ids of the next `count` jobs that it claims."""
     found: set[Any] = set()
 
     def enough() -> bool:
@@ -86,12 +86,12 @@ def succeed(job: Job, worker: Worker) -> None:
     lifecycle.finish([outcomes.succeeded(claimed(job, worker).claim, None)])
 
 
-# A queue that is sick
+# One queue fails
 
 
 @pytest.fixture
 def quorum(own_broker: Broker, settings: Settings) -> Broker:
-    """The own node, and on it queues of the kind that has a leader."""
+    """Our own node, with queues of the type that has a leader."""
     settings.JOBS = settings.JOBS | {"QUEUE_TYPE": "quorum"}
     return own_broker
 
@@ -100,7 +100,7 @@ def quorum(own_broker: Broker, settings: Settings) -> Broker:
 def without_leader(
     node: services.RabbitMQNode,
 ) -> Callable[..., AbstractContextManager[None]]:
-    """Take a queue's leader away; or have it there and not answer (`hung`)."""
+    """Take away a queue's leader, or make it stop answering (`hung`)."""
 
     @contextmanager
     def taken(name: str, *, hung: bool) -> Iterator[None]:
@@ -142,7 +142,7 @@ def test_b6_a_queue_without_a_leader_stops_only_its_own_jobs(
     eventually(lambda: is_published(first))
 
     with without_leader(quorum.name("sick"), hung=hung):
-        # Older than all others, and more than one batch of them.
+        # Older than all other jobs, and more than one batch.
         Job.objects.enqueue_many(
             Job(task=f"{SAMPLE}.echo", queue="sick") for _ in range(outbox.BATCH + 1)
         )
@@ -155,10 +155,12 @@ def test_b6_a_queue_without_a_leader_stops_only_its_own_jobs(
         unpublished = Job.objects.unpublished()
         assert set(unpublished.values_list("queue", flat=True)) == {"sick"}
 
-    # Once, when it was found out: later tries are not waited for.
+    # Once, when the fault was detected: later tries do not wait.
     assert sum(wait >= thread.CONFIRM_SECONDS for wait in waits) <= 1
     assert len(warnings_of(caplog, "queue 'sick' does not take its hints")) == 1
-    eventually(lambda: not Job.objects.unpublished().exists(), what="it is well again")
+    eventually(
+        lambda: not Job.objects.unpublished().exists(), what="the queue works again"
+    )
 
 
 def test_b6_a_worker_goes_on_with_its_other_queues(
@@ -174,7 +176,7 @@ def test_b6_a_worker_goes_on_with_its_other_queues(
 
     with without_leader(quorum.name("sick"), hung=False):
         waits = make_job(queue="sick")
-        # Whoever was connected finds out by itself, or at its next connection.
+        # A connected client finds out by itself, or when it connects again.
         worker_connection_is_lost(quorum)
         for _ in range(5):
             ends_as(make_job(), "succeeded")
@@ -215,7 +217,7 @@ def test_b6_a_consumer_goes_on_when_a_queue_does_not_answer(
 
 
 def worker_connection_is_lost(broker: Broker) -> None:
-    """A queue of the worker's is deleted: it connects anew."""
+    """A queue of the worker is deleted: it reconnects."""
     broker.delete("default")
 
 
@@ -233,7 +235,7 @@ def test_b25_a_full_queue_stops_only_its_own_jobs(
     for _ in range(10):
         well = make_job()
         eventually(lambda job=well: is_published(job))  # type: ignore[misc]
-    time.sleep(2)  # it is tried again, and says nothing more
+    time.sleep(2)  # the relay tries again, and logs nothing more
     assert 1 <= sum(map(is_published, full)) < len(full)
     assert len(warnings_of(caplog, "queue 'full' does not take its hints")) == 1
 
@@ -241,13 +243,13 @@ def test_b25_a_full_queue_stops_only_its_own_jobs(
         broker.purge("full")
         return all(map(is_published, full))
 
-    eventually(drained, what="those that waited are published as there is room")
+    eventually(drained, what="those that waited are published once there is room")
 
 
 def test_a_queue_that_cannot_be_declared_stops_only_its_own_jobs(
     broker: Broker, make_job: MakeJob
 ) -> None:
-    """Somebody else's for as long as their connection lasts."""
+    """Another client owns the queue as long as its connection lasts."""
     with closing(broker.channel().connection) as connection:
         connection.channel().queue_declare(broker.name("locked"), exclusive=True)
         locked = make_job(queue="locked")
@@ -259,7 +261,7 @@ def test_a_queue_that_cannot_be_declared_stops_only_its_own_jobs(
     eventually(lambda: is_published(locked), what="it is published once it can be")
 
 
-# A broker that is short of memory, patience or connections
+# The broker runs out of memory, time or connections
 
 
 def test_b5_an_alarm_holds_up_publishing_and_nothing_else(
@@ -301,7 +303,7 @@ def unacknowledged(node: services.RabbitMQNode) -> int:
 
 @pytest.fixture
 def impatient_node(node: services.RabbitMQNode) -> Iterator[None]:
-    """It gives consumers two seconds to acknowledge, where others give half an hour."""
+    """It gives consumers two seconds to acknowledge, instead of half an hour."""
 
     def set_limits(timeout: int, tick: int) -> None:
         node.ctl(
@@ -332,7 +334,7 @@ class TestConsumerTimeout:
         eventually(lambda: own_broker.count() == 0)
         assert worker.stop() == 0
 
-    def test_b10_it_is_not_met_because_long_jobs_are_acknowledged_early(
+    def test_b10_long_jobs_avoid_it_because_they_are_acknowledged_early(
         self,
         own_broker: Broker,
         node: services.RabbitMQNode,
@@ -353,14 +355,14 @@ class TestConsumerTimeout:
         until = time.monotonic() + 4
         while time.monotonic() < until:
             claiming.acknowledge_early()
-            # The hint that comes into the place that is free now is not sat upon.
+            # The worker does not keep the hint that takes the place that is free now.
             if claiming.has_waited_too_long():
                 transport.pause()
             time.sleep(0.1)
 
         assert transport.connection is connection
         assert unacknowledged(node) == 0
-        claiming.settle([str(job.id)])  # it ends: there is nothing left to acknowledge
+        claiming.settle([str(job.id)])  # the job ends: nothing is left to acknowledge
         assert status_of(job) == "running"
         transport.stop()
 
@@ -385,7 +387,7 @@ def test_a_hint_that_comes_while_an_early_acknowledged_job_runs_goes_to_others(
         busy.acknowledge_early()
         return busy.has_waited_too_long()
 
-    eventually(gives_back, what="a hint has come, and waited")
+    eventually(gives_back, what="a hint arrived and waited")
     busy.transport.pause()
 
     eventually(lambda: broker.count() == 1)
@@ -394,7 +396,7 @@ def test_a_hint_that_comes_while_an_early_acknowledged_job_runs_goes_to_others(
     busy.transport.stop()
 
 
-def test_b24_a_worker_waits_for_a_broker_that_lets_no_more_connections_in(
+def test_b24_a_worker_waits_for_a_broker_that_accepts_no_more_connections(
     site: Site, own_broker: Broker, node: services.RabbitMQNode, make_job: MakeJob
 ) -> None:
     node.ctl("set_vhost_limits", "-p", "/", '{"max-connections": 0}')
@@ -413,7 +415,7 @@ def test_b24_a_worker_waits_for_a_broker_that_lets_no_more_connections_in(
 
 
 @pytest.mark.long
-def test_b14_what_is_taken_away_is_named_once_and_waited_for(
+def test_b14_a_lost_permission_is_reported_once_and_waited_for(
     site: Site,
     own_broker: Broker,
     node: services.RabbitMQNode,
@@ -442,14 +444,14 @@ def test_b14_what_is_taken_away_is_named_once_and_waited_for(
     node.ctl("delete_user", "u")
     eventually(
         lambda: "refused the user or the password" in Worker.objects.get().trouble,
-        what="its health says why",
+        what="its health gives the reason",
     )
     assert worker.process.poll() is None
     assert worker.output.count("jobs.rabbitmq") < 30
     give("user")
     ends_as(make_job(), "succeeded")
 
-    # The user may no longer read: the connection stays, its consumers end one day.
+    # The user may no longer read. The connection stays, and its consumers end eventually.
     node.ctl("set_permissions", "-p", "v", "u", ".*", ".*", "")
     node.ctl("close_all_connections", "--vhost", "v", "changed")
     worker.says("queue 'default' cannot be consumed")
@@ -461,7 +463,7 @@ def test_b14_what_is_taken_away_is_named_once_and_waited_for(
     node.ctl("delete_user", "u")
 
 
-# What comes out of a queue
+# Hints as they are delivered
 
 
 def test_b11_a_cancelled_consumer_consumes_again(
@@ -474,7 +476,7 @@ def test_b11_a_cancelled_consumer_consumes_again(
     claims_of(claiming, make_job, worker_row)
 
 
-def test_b11_a_consumer_that_the_broker_forgot_without_a_word_consumes_again(
+def test_b11_a_consumer_that_the_broker_forgot_silently_consumes_again(
     broker: Broker,
     make_job: MakeJob,
     claiming: Claimer,
@@ -485,7 +487,7 @@ def test_b11_a_consumer_that_the_broker_forgot_without_a_word_consumes_again(
     connection = claiming.transport.connection
     assert connection is not None
     channel = connection._channel
-    # As if the broker's word had been lost on its way.
+    # As if the broker's notice had been lost on its way.
     channel.callbacks.remove(
         channel.channel_number, pika.spec.Basic.Cancel, connection._on_cancelled
     )
@@ -528,9 +530,9 @@ def test_b18_a_hint_to_a_job_that_does_not_exist_is_forgotten(
     broker: Broker, make_job: MakeJob, claiming: Claimer, worker_row: Worker
 ) -> None:
     broker_has_the_queue(broker)
-    for _ in range(20):  # more than it is sent at once
+    for _ in range(20):  # more than the broker sends at once
         broker.put(encode_hint(str(uuid4())))
-    job = make_job(priority=-100)  # behind them all
+    job = make_job(priority=-100)  # after all of them
 
     assert claims(claiming, worker_row, 1) == {str(job.id)}
     claiming.settle([str(job.id)])
@@ -587,7 +589,7 @@ def test_b19_hostile_properties_are_not_read(
     assert claims(claiming, worker_row, 1) == {str(job.id)}
 
 
-def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
+def test_b29_a_forged_hint_can_at_worst_make_a_queued_job_run_now(
     broker: Broker,
     make_job: MakeJob,
     claiming: Claimer,
@@ -619,7 +621,7 @@ def test_b29_who_can_publish_can_at_worst_have_a_waiting_job_run_now(
     assert list(Job.objects.exclude(pk=waiting.pk).order_by("pk").values()) == before
 
 
-# Hints that get lost, and queues that are not ours alone
+# Lost hints, and queues that others use too
 
 
 @pytest.mark.usefixtures("eager_healing")
@@ -673,7 +675,7 @@ def test_b27_jobs_move_with_the_site_to_another_broker(
     for job in jobs:
         ends_as(job, "succeeded")
     looking.stop()
-    # The hints that were left behind run nothing again.
+    # The hints left on the old broker run nothing again.
     site.worker(JOBS_TEST_TRANSPORT_URL=old["JOBS_TEST_TRANSPORT_URL"])
     eventually(lambda: own_broker.count() == 0)
     assert sorted(map(int, evidence.read_text().split())) == list(range(25))
@@ -684,7 +686,7 @@ def test_b27_jobs_move_with_the_site_to_another_broker(
 def test_b28_a_deployment_whose_hints_another_takes_loses_nothing(
     site: Site, broker: Broker, make_job: MakeJob, worker_row: Worker
 ) -> None:
-    """Under one prefix, each forgets hints of the other's jobs; the rows know better.
+    """Under one prefix, each drops hints of the other's jobs. The rows still have them.
 
     A prefix of its own keeps a deployment from that, and from the delay.
     """
@@ -727,11 +729,11 @@ def test_b20_a_worker_uses_a_queue_with_other_arguments_as_it_is(
 
     for _ in range(3):
         ends_as(make_job(), "succeeded")
-    # One line of its consumer, and one of its relay at most.
+    # At most one line from its consumer and one from its relay.
     assert 1 <= worker.output.count("exists with other arguments than ours") <= 2
 
 
-# A broker that is slow, or silent
+# A slow or silent broker
 
 
 @pytest.fixture
@@ -753,7 +755,7 @@ def through_the_network(network: Proxy, broker: Broker, settings: Settings) -> B
 def test_b22_a_slow_broker_is_published_to_in_batches(
     broker: Broker, network: Proxy
 ) -> None:
-    """One at a time, with a confirm each, would take two minutes."""
+    """One by one, each with its own confirm, they would take two minutes."""
     network.delay = 0.2
     Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(600))
 
@@ -762,14 +764,14 @@ def test_b22_a_slow_broker_is_published_to_in_batches(
     assert broker.count() == 600
 
 
-def test_b23_a_connection_that_is_dead_is_noticed_though_nobody_says_so(
+def test_b23_a_connection_that_died_silently_is_noticed(
     through_the_network: Broker,
     network: Proxy,
     make_job: MakeJob,
     worker_row: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With heartbeats ten times as fast as they are, so that it takes a tenth as long."""
+    """With heartbeats ten times as frequent, so that it takes a tenth of the time."""
     for name in ("SILENT", "TROUBLE", "USELESS", "TICK", "STALLED"):
         seconds = getattr(timeouts, f"{name}_SECONDS") / 10
         monkeypatch.setattr(timeouts, f"{name}_SECONDS", max(seconds, 0.1))
@@ -783,8 +785,8 @@ def test_b23_a_connection_that_is_dead_is_noticed_though_nobody_says_so(
     claims_of(claiming, make_job, worker_row)
 
     network.freeze()
-    eventually(transport.trouble, what="it is noticed")
-    network.cut()  # what was frozen never comes
+    eventually(transport.trouble, what="the dead connection is noticed")
+    network.cut()  # what was frozen never arrives
     network.heal()
 
     claims_of(claiming, make_job, worker_row)

@@ -1,4 +1,4 @@
-"""A cluster of three broker nodes with quorum queues, of which some are lost."""
+"""A cluster of three broker nodes with quorum queues loses some of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def whole() -> Iterator[services.RabbitMQCluster]:
 def cluster(
     whole: services.RabbitMQCluster, settings: Any
 ) -> Iterator[services.RabbitMQCluster]:
-    """The jobs of this test go through the cluster. It is whole again after it."""
+    """The jobs of this test go through the cluster, which is healed afterwards."""
     settings.JOBS = settings.JOBS | {"QUEUE_TYPE": "quorum", "LEASE_SECONDS": 10}
     for _ in use_broker(settings, whole.url):
         yield whole
@@ -44,7 +44,7 @@ def cluster(
 def worker(
     site: Site, cluster: services.RabbitMQCluster, make_job: MakeJob
 ) -> WorkerProcess:
-    """One that has run a job through the cluster."""
+    """A worker that has run a job through the cluster."""
     worker = site.worker()
     ends_as(make_job(), "succeeded")
     return worker
@@ -53,7 +53,7 @@ def worker(
 def node_of(
     worker: WorkerProcess, cluster: services.RabbitMQCluster
 ) -> services.RabbitMQNode:
-    """The node that delivers to it."""
+    """The node that delivers to this worker."""
     [address] = [
         line.rpartition(" ")[2]
         for line in worker.output.splitlines()
@@ -79,7 +79,7 @@ def test_b8_a_cluster_that_loses_its_majority_is_waited_for(
 ) -> None:
     for node in cluster.nodes[1:]:
         node.kill()
-    jobs = [make_job() for _ in range(20)]  # and none of these waits
+    jobs = [make_job() for _ in range(20)]  # saving does not wait for the cluster
     trouble = eventually(
         lambda: Worker.objects.exclude(trouble="").values_list("trouble", flat=True),
         60,

@@ -1,4 +1,4 @@
-"""Odd values: each is refused in one sentence, or kept; and both databases do the same."""
+"""Odd values are refused in one sentence or kept, and both databases do the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ECHO = f"{SAMPLE}.echo"
 
 
 def refusal(**fields: Any) -> str:
-    """The sentence with which such a job is refused, whichever way it is saved."""
+    """The sentence that refuses such a job, however it is saved."""
     with pytest.raises(InvalidJob) as saved:
         Job(**{"task": ECHO, **fields}).save()
     with pytest.raises(InvalidJob) as among_many:
@@ -38,7 +38,7 @@ def refusal(**fields: Any) -> str:
 
 
 def refused_everywhere(value: Any) -> str:
-    """The sentence about a value that is neither an argument nor a result."""
+    """The sentence that refuses a value as an argument and as a result."""
     with pytest.raises(InvalidJob) as enqueued:
         tasks.echo.enqueue(value)
     with pytest.raises(ValueError, match="the result"):
@@ -48,7 +48,7 @@ def refused_everywhere(value: Any) -> str:
 
 
 def there_and_back(value: Any, worker: Worker) -> Any:
-    """A value as an argument, and then as a result: what is read of it at the end."""
+    """Store a value as an argument and then as a result, and read it back."""
     values.check_result(value)
     one = Job(task=ECHO, args=[value])
     one.save()
@@ -107,7 +107,7 @@ def test_p3_a_page_shows_text_that_runs_the_other_way(make_job: MakeJob) -> None
 def test_p5_a_clock_that_is_wrong_makes_no_job_due(
     make_job: MakeJob, worker_row: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database's clock alone says what is due: no process's own."""
+    """Only the database's clock decides what is due, not the clock of a process."""
     later = make_job(run_after=timezone.now() + timedelta(hours=1))
     due = make_job()
     for days in (3, -3):
@@ -139,7 +139,7 @@ def test_p6_a_thousand_failures_wait_no_longer_than_ten(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_p7_a_result_of_fifty_megabytes_fails_in_a_sentence_and_stops_nobody(
+def test_p7_a_result_of_fifty_megabytes_fails_its_own_job_in_one_sentence(
     site: Site, make_job: MakeJob
 ) -> None:
     large = make_job(f"{SAMPLE}.repeat", "x", 50_000_000)
@@ -156,7 +156,7 @@ def test_p7_a_result_of_fifty_megabytes_fails_in_a_sentence_and_stops_nobody(
     "name",
     ["../../etc/passwd", "<script>alert(1)</script>", "os.system", "a\0b", "x" * 999],
 )
-def test_p9_only_names_of_tasks_that_there_are_can_be_enqueued(name: str) -> None:
+def test_p9_only_names_of_existing_tasks_can_be_enqueued(name: str) -> None:
     assert refusal(task=name).startswith("there is no task ")
 
 
@@ -201,7 +201,7 @@ def test_v2_half_of_a_surrogate_pair_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_v3_a_number_that_is_none_is_refused(value: float) -> None:
+def test_v3_nan_and_infinity_are_refused(value: float) -> None:
     assert "which JSON cannot hold" in refused_everywhere([value])
 
 
@@ -217,7 +217,7 @@ def test_v4_what_json_would_change_is_refused(value: Any, sentence: str) -> None
 
 
 def test_v4_a_tuple_is_refused_where_it_would_become_a_list_in_silence() -> None:
-    """Django's own interface says that it does."""
+    """Django's own interface says so."""
     assert "is a tuple, which is not JSON" in refusal(args=[(1, 2)])
     assert tasks.echo.enqueue((1, 2)).args == [[1, 2]]
 

@@ -1,4 +1,4 @@
-"""What goes wrong with the database: it is away, full, locked, crashed, or set back in time."""
+"""Faults of the database: away, full, locked, crashed, or set back in time."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ from tests.conftest import (
 SAMPLE = "tests.sample.tasks"
 
 
-# A PostgreSQL of our own, which may be stopped and killed
+# A PostgreSQL of our own, which tests may stop and kill
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[services.PostgreSQLCluster]:
-    """It waits for the disk, as one that people rely on, and lets few people in."""
+    """It waits for the disk, as in production, and accepts few connections."""
     with services.PostgreSQLCluster(fsync="on", max_connections="25") as cluster:
         yield cluster
 
@@ -65,7 +65,7 @@ def cluster() -> Iterator[services.PostgreSQLCluster]:
 def own_database(
     cluster: services.PostgreSQLCluster, transactional_db: None
 ) -> Iterator[services.PostgreSQLCluster]:
-    """This test's jobs, here and in the processes that it starts, are in that one."""
+    """This test's jobs are in that cluster, here and in the processes that it starts."""
     usual = dict(connection.settings_dict)
     port = int(cluster.url.rpartition(":")[2].partition("/")[0])
     connection.close()
@@ -90,7 +90,7 @@ def short_lease(settings: Any) -> None:
 
 @pytest.fixture
 def psql(transactional_db: None) -> Iterator[Any]:
-    """Somebody else's session, in a transaction that is forgotten about."""
+    """Another client's session, in a transaction that it leaves open."""
     other = connections.create_connection("default")
     other.set_autocommit(False)
     yield other.cursor()
@@ -99,7 +99,7 @@ def psql(transactional_db: None) -> Iterator[Any]:
 
 
 def end_sessions(where: str = "true") -> int:
-    """End the connections of others, and say how many."""
+    """End the connections of others, and return how many."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "  # noqa: S608
@@ -110,7 +110,7 @@ def end_sessions(where: str = "true") -> int:
 
 @pytest.mark.postgresql
 class TestAway:
-    def test_d1_nothing_is_saved_and_who_saves_is_told(
+    def test_d1_saving_fails_with_an_error_and_saves_nothing(
         self, own_database: services.PostgreSQLCluster, site: Site
     ) -> None:
         user = User.objects.create_superuser("ada")
@@ -230,7 +230,7 @@ class TestAway:
         make_job: MakeJob,
         tmp_path: Path,
     ) -> None:
-        """Its hint is still with the worker that ran it in vain, and with nobody else."""
+        """Its hint is still with the worker that ran it in vain, and nowhere else."""
         job = make_job(f"{SAMPLE}.{task}", str(tmp_path / "over"))
         site.worker()
         ends_as(job, "running")
@@ -255,7 +255,7 @@ class TestAway:
         make_job: MakeJob,
         settings: Any,
     ) -> None:
-        """The copy that takes over has not heard of the latest commits."""
+        """The replica that takes over lacks the latest commits."""
         settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 10}
         job = make_job(f"{SAMPLE}.make_queue", "made")
         data, copy = own_database.directory / "data", own_database.directory / "copy"
@@ -280,7 +280,7 @@ class TestAway:
         ends_as(make_job(), "succeeded")
         assert worker.stop() == 0
 
-    def test_d19_a_full_house_is_waited_for(
+    def test_d19_a_worker_waits_for_a_free_connection(
         self, own_database: services.PostgreSQLCluster, site: Site, make_job: MakeJob
     ) -> None:
         worker = site.worker()
@@ -363,7 +363,7 @@ class TestConnections:
             ends_as(make_job(f"{SAMPLE}.query"), "succeeded")
 
             def watch(piece: bytes) -> None:
-                # The proxy has a thread for each connection: others commit, too.
+                # The proxy has a thread for each connection, and others commit too.
                 thread = threading.get_ident()
                 if b"INSERT INTO" in piece and b"jobs_queue" in piece:
                     seen.append("write")
@@ -390,12 +390,12 @@ class TestConnections:
     def test_d7_a_claim_whose_answer_is_lost_is_put_back(
         self, site: Site, transport: str, make_job: MakeJob
     ) -> None:
-        """Its row says that this worker runs it, and this worker does not know."""
+        """Its row says that this worker runs it, and the worker does not know that."""
         claiming = threading.Event()
         with behind_proxy() as (network, url):
             worker = site.worker(DATABASE_URL=url)
             ends_as(make_job(queue="mail"), "succeeded")
-            # Whatever else is to happen to it has happened when it is claimed.
+            # Everything else has happened to it by the time it is claimed.
             Queue.objects.pause("mail", by="ada")
             job = make_job(queue="mail")
             worker.says("paused queues: mail")
@@ -442,7 +442,7 @@ class TestConnections:
         assert "deadlock detected" in attempt.message
 
     @pytest.mark.usefixtures("transport", "short_lease")
-    def test_d21_a_transaction_that_stays_open_holds_up_nobody(
+    def test_d21_a_transaction_that_stays_open_blocks_no_job(
         self, site: Site, make_job: MakeJob, psql: Any
     ) -> None:
         psql.execute("SELECT count(*) FROM jobs_job, jobs_worker, jobs_queue")
@@ -464,14 +464,14 @@ class TestConnections:
         ends_as(long, "succeeded")
 
     @pytest.mark.usefixtures("transport", "short_lease")
-    def test_d22_a_locked_row_holds_up_no_other_job(
+    def test_d22_a_locked_row_blocks_no_other_job(
         self, site: Site, make_job: MakeJob, psql: Any, worker_row: Worker
     ) -> None:
-        """Nor the relay, nor the rescuer, nor the pruner."""
+        """Not the relay, the rescuer or the pruner either."""
         locked, orphan, old = make_job(), make_job(), make_job()
         claimed(orphan, worker_row)
         Worker.objects.filter(pk=worker_row.pk).update(lease_until=a_moment_ago())
-        # As it is saved: the relay cannot mark it, nor a worker claim it.
+        # Locked at once, so that no relay can mark it and no worker can claim it.
         psql.execute(
             "SELECT 1 FROM jobs_job WHERE id = ANY(%s) FOR UPDATE",
             [[locked.id, orphan.id, old.id]],
@@ -481,7 +481,7 @@ class TestConnections:
         others = [make_job() for _ in range(5)]
         for other in others:
             ends_as(other, "succeeded")
-        # Or the relay might hold one of them just when the pruner comes.
+        # Otherwise the relay might hold one of them when the pruner looks.
         if conf.current().uses_rabbitmq:
             unmarked = Job.objects.filter(pk__in=[job.pk for job in others])
             eventually(lambda: not unmarked.filter(published_at=None).exists())
@@ -499,10 +499,10 @@ class TestConnections:
         assert worker.stop() == 0
 
     @pytest.mark.usefixtures("transport")
-    def test_d22_a_locked_row_of_a_running_job_holds_up_no_other_job(
+    def test_d22_a_locked_row_of_a_running_job_blocks_no_other_job(
         self, site: Site, make_job: MakeJob, psql: Any
     ) -> None:
-        """Its worker cannot record how it ended, and goes on with the others."""
+        """Its worker cannot record how it ended, and continues with the others."""
         worker = site.worker("--processes=2")
         let_go = site.directory / "let-go"
         locked = make_job(f"{SAMPLE}.wait_for", str(let_go))
@@ -525,7 +525,7 @@ class TestConnections:
 
 @pytest.fixture
 def die(site: Site) -> Any:
-    """Run a piece of code in a process that kills itself in the middle of it."""
+    """Run code in a process that kills itself in the middle of it."""
 
     def run(code: str) -> None:
         lines = "import os, signal, time\nfrom jobs.models import Job\n" + code
@@ -601,7 +601,7 @@ def test_d11_a_hint_that_was_sent_and_not_marked_is_sent_again_and_runs_once(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_d12_of_what_rolls_back_there_is_no_row_and_no_hint(
+def test_d12_a_rolled_back_save_leaves_no_row_and_no_hint(
     broker: Broker, make_job: MakeJob
 ) -> None:
     with transaction.atomic():
@@ -622,7 +622,7 @@ def test_d14_what_a_savepoint_rolls_back_is_gone_and_the_rest_is_not(
         with transaction.atomic():
             make_job(queue="another")
             transaction.set_rollback(True)
-        # Its queue's row is gone with it, and must be made again.
+        # Its queue's row was rolled back with it, and must be created again.
         second = make_job(queue="another")
 
     eventually(lambda: broker.count() == 1 and broker.count("another") == 1)
@@ -668,7 +668,7 @@ def test_d15_jobs_may_live_in_another_database_with_a_replica_that_lags(
 
 @pytest.fixture
 def full_disk(transactional_db: None) -> Iterator[Any]:
-    """No job's row can be written until it is told so."""
+    """No job's row can be written until the block ends."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -720,7 +720,7 @@ def test_d23_a_running_job_that_is_deleted_leaves_nothing_behind(
     worker = site.worker("--processes=2")
     written, commit, let_go = (tmp_path / name for name in ("written", "commit", "go"))
     files = {"marker": str(written), "until": str(commit)}
-    with transaction.atomic():  # SQLite has one writer, which is the first of them
+    with transaction.atomic():  # SQLite has one writer: the first of the two
         jobs = [
             make_job(f"{SAMPLE}.make_queue", "made", kwargs=files),
             make_job(f"{SAMPLE}.wait_for", str(let_go)),
@@ -729,7 +729,7 @@ def test_d23_a_running_job_that_is_deleted_leaves_nothing_behind(
         ends_as(job, "running")
     eventually(written.exists)
 
-    if connection.vendor == "sqlite":  # where nothing is deleted before that
+    if connection.vendor == "sqlite":  # where the deletion waits for that commit
         threading.Timer(0.5, commit.touch).start()
     Job.objects.all().delete()
     commit.touch()
@@ -745,7 +745,7 @@ def test_d23_a_running_job_that_is_deleted_leaves_nothing_behind(
     ]
     for job in together:
         ends_as(job, "succeeded")
-    # SQLite has one writer at a time: there the job had ended when it was deleted.
+    # SQLite has one writer at a time, so there the job had ended when it was deleted.
     made = Queue.objects.filter(name="made").exists()
     assert made == (connection.vendor == "sqlite")
     assert "Traceback" not in worker.output
@@ -769,7 +769,7 @@ def test_d25_old_jobs_are_deleted_while_others_run(
     deleted = sum(step.deleted for step in pruner.prune(ages, timeout=10.0))
 
     eventually(lambda: done.count() == 100, what="all others have succeeded")
-    # A worker prunes, too.
+    # A worker prunes too.
     assert deleted <= 2000
     eventually(lambda: not Job.objects.filter(pk__in=old).exists())
     assert Job.objects.filter(losses=0, interruptions=0).count() == 100
@@ -779,7 +779,7 @@ def test_d25_old_jobs_are_deleted_while_others_run(
 def test_d26_a_worker_does_not_mind_columns_that_a_newer_release_added(
     site: Site, make_job: MakeJob
 ) -> None:
-    """That release gave them a default in the database, as they all do (`db_default`)."""
+    """That release gave them a default in the database (`db_default`), as all releases do."""
     tables = ("jobs_job", "jobs_attempt", "jobs_worker", "jobs_queue")
     with connection.cursor() as cursor:
         for table in tables:
@@ -857,7 +857,7 @@ class TestSQLite:
 
 @pytest.mark.sqlite
 @pytest.mark.django_db
-def test_d28_a_commit_waits_for_the_disk_and_who_turns_that_off_is_warned() -> None:
+def test_d28_a_commit_waits_for_the_disk_and_a_check_warns_if_not() -> None:
     def warnings() -> list[str]:
         found = run_checks(tags=[Tags.database], databases=["default"])
         return [each.msg for each in found]
@@ -909,7 +909,7 @@ def test_d29_a_file_on_a_network_is_warned_of(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_d30_two_who_claim_the_same_jobs_share_them_out_where_rows_cannot_be_locked(
+def test_d30_two_claimers_share_the_same_jobs_where_rows_cannot_be_locked(
     worker_row: Worker,
 ) -> None:
     ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(300))

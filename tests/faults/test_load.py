@@ -1,4 +1,4 @@
-"""Many rows, many readers, a busy machine. Nothing here measures time: it counts work."""
+"""Many rows, many readers, a busy machine. These tests count work, and never measure time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def reader() -> Client:
 
 
 def multiply(job: Job, count: int) -> None:
-    """As many copies of a row, made by the database itself. Their ids are in their order."""
+    """Have the database copy a row `count` times, with ids in order."""
     columns = [
         field.column for field in Job._meta.concrete_fields if field.name != "id"
     ]
@@ -65,7 +65,7 @@ def multiply(job: Job, count: int) -> None:
 
 
 def rows_read(statement: str) -> int:
-    """How many rows of the job table PostgreSQL looks at to answer."""
+    """How many rows of the job table PostgreSQL reads for a query."""
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
         (answer,) = cursor.fetchone()
@@ -82,11 +82,11 @@ def rows_read(statement: str) -> int:
 
 
 def scans_whole_table(statement: str) -> bool:
-    """Whether SQLite reads the job table from end to end, or sorts it, to answer."""
+    """Whether SQLite scans or sorts the whole job table for a query."""
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
         steps = [(parent, step) for _, parent, _, step in cursor.fetchall()]
-    # A few rows that were found by their keys may well be sorted.
+    # It may sort the few rows that it found by their keys.
     by_key = "SEARCH jobs_job USING INDEX sqlite_autoindex_jobs_job_1 (id=?)"
     found = {parent for parent, step in steps if step == by_key}
     return any(
@@ -112,7 +112,7 @@ def assert_cheap(statements: list[str], most: int) -> None:
             assert not scans_whole_table(statement), statement
 
 
-def test_n8_a_list_of_very_many_jobs_reads_few_of_them(
+def test_n8_a_list_reads_few_of_very_many_jobs(
     make_job: MakeJob, reader: Client
 ) -> None:
     job = make_job()
@@ -178,7 +178,7 @@ def test_n10_hundreds_of_open_pages_cost_a_few_small_queries_each(
 
     assert {answer.status_code for answer in answers} == {304}
     assert {answer.content for answer in answers} == {b""}
-    # Session, user, the job, and whether a worker is alive.
+    # The session, the user, the job, and whether a worker is alive.
     assert len(queries) == 4 * READERS
 
 
@@ -207,7 +207,7 @@ def test_n11_very_many_orphans_are_rescued_in_small_transactions(
 
 @pytest.fixture
 def burners() -> Iterator[None]:
-    """Processes that leave nothing of the processor to those who do not ask for it."""
+    """Processes that use all the processor time that they can get."""
     burn = "import os; os.nice(5)\nwhile True: pass"
     started = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(BURNERS)]
     yield

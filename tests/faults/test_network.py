@@ -1,4 +1,4 @@
-"""The network fails: between a worker and its broker, its database, or both."""
+"""Faults of the network between a worker and its broker, its database, or both."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def short_lease(to_broker: Proxy, settings: Settings) -> None:
 
 @pytest.fixture
 def to_database(transactional_db: None) -> Iterator[Proxy]:
-    """The network between a worker that is given `cut_off` and the database."""
+    """The network between the database and a worker that is started with `cut_off`."""
     with Proxy(int(connection.settings_dict["PORT"] or 5432)) as network:
         yield network
 
 
 def behind(network: Proxy) -> str:
-    """The database's address, through this network."""
+    """The database's URL through this network."""
     *_, name = database_url().rpartition("/")
     user = connection.settings_dict["USER"]
     return f"postgres://{user}@127.0.0.1:{network.port}/{name}?connect_timeout=2"
@@ -72,7 +72,7 @@ def ran(evidence: Path) -> list[str]:
 def test_n1_a_running_job_survives_a_cut_from_the_broker_and_ends_once(
     site: Site, to_broker: Proxy, make_job: MakeJob, broker: Broker
 ) -> None:
-    """Its hint is delivered again, to another worker: the claim holds the job."""
+    """Its hint is delivered to another worker, but the claim holds the job."""
     worker = site.worker()
     job = make_job(f"{SAMPLE}.nap", 4.0)
     ends_as(job, "running")
@@ -93,12 +93,12 @@ def test_n1_a_running_job_survives_a_cut_from_the_broker_and_ends_once(
 def test_n1_a_half_open_connection_loses_no_job(
     site: Site, to_broker: Proxy, make_job: MakeJob, broker: Broker
 ) -> None:
-    # Two slots: the next job comes whether or not the first is acknowledged.
+    # Two slots: the next job arrives whether or not the first is acknowledged.
     worker = site.worker("--processes=2")
     ends_as(make_job(), "succeeded")
-    to_broker.freeze("up")  # what it is sent arrives; its acknowledgements do not
+    to_broker.freeze("up")  # hints reach it; its acknowledgements do not arrive
     jobs = [make_job() for _ in range(3)]
-    # Published by a process whose way to the broker is open.
+    # Published by a process that can reach the broker.
     open_relay = relay.Relay(
         rabbitmq.RabbitMQPublisher(
             rabbitmq.addresses(broker.url),
@@ -126,7 +126,7 @@ def cut_off_for_longer_than_its_lease(
     lost: list[Proxy],
     url: str,
 ) -> None:
-    """Its job is stopped there before it runs elsewhere, and it comes back as another."""
+    """Its job stops there before it runs elsewhere, and the worker returns under a new name."""
     evidence = site.directory / "ran"
     cut_off = site.worker(DATABASE_URL=url)
     job = make_job(f"{SAMPLE}.nap_and_write", 60.0, str(evidence))
@@ -231,7 +231,7 @@ def test_n5_a_name_that_cannot_be_resolved_is_waited_for(
 
 
 def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Names as they are resolved from now on; those not in it cannot be."""
+    """How names resolve from now on. Any other name does not resolve."""
     names: dict[str, str] = {}
     getaddrinfo = socket.getaddrinfo
 
@@ -248,7 +248,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def tls_server() -> Iterator[Callable[[Path], int]]:
-    """Start a server that shakes hands with the certificate in a directory, and no more."""
+    """Start a server that only shakes hands, with the certificate in this directory."""
     listeners: list[socket.socket] = []
 
     def start(directory: Path) -> int:
@@ -267,7 +267,7 @@ def tls_server() -> Iterator[Callable[[Path], int]]:
                     with closing(context.wrap_socket(client, server_side=True)) as tls:
                         tls.recv(100)
                 except OSError:
-                    client.close()  # it did not trust us
+                    client.close()  # the client did not trust our certificate
 
         threading.Thread(target=serve, daemon=True).start()
         port: int = listener.getsockname()[1]
@@ -316,7 +316,7 @@ def test_n6_a_certificate_that_proves_nothing_is_refused_and_named(
 
 @pytest.mark.once
 @pytest.mark.django_db
-def test_n7_many_workers_do_not_all_come_back_at_once_and_yet_soon(
+def test_n7_many_workers_reconnect_soon_but_not_all_at_once(
     to_broker: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "TICK_SECONDS", 0.1)
@@ -340,7 +340,7 @@ def test_n7_many_workers_do_not_all_come_back_at_once_and_yet_soon(
     time.sleep(2)
     early = len(to_broker.attempts)
     time.sleep(3)
-    # Each tries four times or so in the first two seconds, and then less and less often.
+    # Each tries about four times in the first two seconds, and then less and less often.
     assert early < 40 * 10
     late = to_broker.attempts[early:]
     assert len(late) < 40 * 6

@@ -1,5 +1,5 @@
-"""Faults of the worker's own processes. Others are in tests/worker, tests/maintenance
-and test_crashpoints."""
+"""Faults of the worker's own processes. More are in tests/worker, tests/maintenance and
+test_crashpoints."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def short_lease(settings: Settings) -> None:
 def test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before(
     site: Site, broker: Broker, make_job: MakeJob, point: str, status: str
 ) -> None:
-    """Its worker ends in order, so that all that it acknowledged reaches the broker."""
+    """The worker exits in order, so that every acknowledgement reaches the broker."""
     job = make_job(f"{SAMPLE}.echo")
     worker = site.worker(
         ready=False, JOBS_CRASHPOINT=f"{point}:raise:{site.directory}/reached"
@@ -70,12 +70,12 @@ def test_w1_a_hint_is_acknowledged_after_the_commit_and_never_before(
 
 
 @pytest.mark.once
-def test_w6_an_acknowledgement_that_is_lost_costs_a_glance(
+def test_w6_a_lost_acknowledgement_costs_one_more_look(
     site: Site, broker: Broker, make_job: MakeJob
 ) -> None:
     evidence = site.directory / "ran"
     with Proxy(urlsplit(broker.url).port or 5672) as network:
-        # Two slots: the second job comes whether or not the first is acknowledged.
+        # Two slots: the second job arrives whether or not the first is acknowledged.
         worker = site.worker(
             "--processes=2", JOBS_TEST_TRANSPORT_URL=through(network, broker.url)
         )
@@ -128,7 +128,7 @@ def test_w8_sigterm_ends_an_idle_worker_at_once(site: Site, transport: str) -> N
 
     worker.signal(signal.SIGTERM)
 
-    assert worker.wait(20) == 0  # it does not sit out its grace of 30 seconds
+    assert worker.wait(20) == 0  # without waiting for its grace of 30 seconds
 
 
 @pytest.mark.once
@@ -140,10 +140,10 @@ def test_w10_a_job_is_released_when_its_process_is_dead_and_not_before(
     ends_as(job, "running")
     (forkserver,) = psutil.Process(worker.process.pid).children()
 
-    forkserver.suspend()  # it is who kills
+    forkserver.suspend()  # it does the killing
     worker.signal(signal.SIGTERM)
     worker.says("killing child")
-    time.sleep(0.5)  # in which it could have been released
+    time.sleep(0.5)  # long enough to release it, if that were going to happen
     assert status_of(job) == "running"
     forkserver.resume()
 
@@ -221,7 +221,7 @@ def test_w21_the_next_job_finds_everything_as_it_was(
 
 
 @pytest.mark.once
-def test_w22_what_a_job_prints_holds_nobody_up(site: Site, make_job: MakeJob) -> None:
+def test_w22_output_of_a_job_blocks_nothing(site: Site, make_job: MakeJob) -> None:
     job = make_job(f"{SAMPLE}.print_much", 20)
     worker = site.worker()
 
@@ -237,7 +237,7 @@ def test_w22_what_a_job_prints_holds_nobody_up(site: Site, make_job: MakeJob) ->
         ("not_json", "ValueError: the result is "),
     ],
 )
-def test_w23_what_cannot_be_stored_is_a_failure_that_can(
+def test_w23_a_result_that_cannot_be_stored_is_a_failure(
     site: Site, make_job: MakeJob, task: str, error: str
 ) -> None:
     job = make_job(f"{SAMPLE}.{task}")
@@ -250,7 +250,9 @@ def test_w23_what_cannot_be_stored_is_a_failure_that_can(
 
 
 @pytest.mark.once
-def test_w24_an_exception_without_words_is_named(site: Site, make_job: MakeJob) -> None:
+def test_w24_an_exception_that_cannot_be_printed_is_named(
+    site: Site, make_job: MakeJob
+) -> None:
     job = make_job(f"{SAMPLE}.raise_what_cannot_be_printed")
     site.worker()
 
@@ -259,7 +261,7 @@ def test_w24_an_exception_without_words_is_named(site: Site, make_job: MakeJob) 
     assert job.error == "Unprintable: (its message could not be read)"
 
 
-def test_w26_no_clock_of_a_worker_is_asked(
+def test_w26_the_clock_of_a_worker_decides_nothing(
     make_job: MakeJob, worker_row: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [make_job() for _ in range(2)]
@@ -338,7 +340,7 @@ def test_w30_a_full_disk_under_its_output_does_not_keep_it_from_working(
 
 
 @pytest.mark.once
-def test_w31_a_worker_without_descriptors_ends_or_recovers_and_burns_nothing(
+def test_w31_a_worker_without_descriptors_exits_or_recovers_without_spinning(
     site: Site, make_job: MakeJob
 ) -> None:
     job = make_job(f"{SAMPLE}.echo")
