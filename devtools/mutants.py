@@ -362,7 +362,9 @@ MUTANTS = (
         whole="                lease_until=Now() + self._length, trouble=trouble,",
         broken="                lease_until=__import__('django.utils.timezone').utils.timezone"
         ".now() + self._length, trouble=trouble,",
-        tests=("tests/faults/test_worker.py::test_w26_the_clock_of_a_worker_decides_nothing",),
+        tests=(
+            "tests/faults/test_worker.py::test_w26_the_clock_of_a_worker_decides_nothing",
+        ),
     ),
     Mutant(
         name="rescue-by-the-workers-clock",
@@ -372,7 +374,9 @@ MUTANTS = (
         broken="    from django.utils import timezone\n"
         "    orphans = Job.objects.using(alias).filter(\n"
         "        status=Status.RUNNING, worker__lease_until__lte=timezone.now()\n",
-        tests=("tests/faults/test_worker.py::test_w26_the_clock_of_a_worker_decides_nothing",),
+        tests=(
+            "tests/faults/test_worker.py::test_w26_the_clock_of_a_worker_decides_nothing",
+        ),
     ),
     Mutant(
         name="no-trust-window",

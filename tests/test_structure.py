@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from devtools.mutants import MUTANTS
-
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -231,13 +229,3 @@ def test_nothing_user_supplied_is_imported_evaluated_or_unpickled() -> None:
     ]
 
     assert found == []
-
-
-def test_every_mutant_can_be_made() -> None:
-    stale = [
-        mutant.name
-        for mutant in MUTANTS
-        if (ROOT / mutant.file).read_text().count(mutant.whole) != 1
-    ]
-
-    assert not stale
