@@ -4,7 +4,7 @@ When a connection is lost, each opens another. Nothing is lost with it: unconfir
 published again, unacknowledged ones are delivered again, and the rows are the truth.
 """
 
-from jobs.transports.rabbitmq.address import addresses, redacted
+from jobs.transports.rabbitmq.address import addresses
 from jobs.transports.rabbitmq.consumer import RabbitMQConsumer
 from jobs.transports.rabbitmq.publisher import RabbitMQPublisher
 from jobs.transports.rabbitmq.topology import Topology
@@ -14,5 +14,4 @@ __all__ = [
     "RabbitMQPublisher",
     "Topology",
     "addresses",
-    "redacted",
 ]

@@ -38,11 +38,6 @@ def addresses(urls: str) -> list[Address]:
     return found
 
 
-def redacted(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"(://[^:/@]*:).*@", r"\1***@", url)
-
-
 def _address(url: str) -> Address:
     try:
         parts = urlsplit(url)
@@ -105,6 +100,11 @@ def _tls(url: str, parts: SplitResult) -> pika.SSLOptions:
 
 def _refusal(url: str, problem: str) -> ConfigurationError:
     return ConfigurationError(
-        f"RABBITMQ_URL is {redacted(url)!r}: {problem}, as in "
+        f"RABBITMQ_URL is {_redacted(url)!r}: {problem}, as in "
         "amqp://user:password@host:5672/vhost"
     )
+
+
+def _redacted(url: str) -> str:
+    """The URL without its password."""
+    return re.sub(r"(://[^:/@]*:).*@", r"\1***@", url)
