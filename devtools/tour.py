@@ -22,7 +22,8 @@ call, while there was no job. So idle turns of loops count nothing, and turns th
 do.
 
 Left out, because a reader who follows a job skips them: crash points, settings, the worker's
-lease, and housekeeping with its services, along with whatever those call.
+lease, and what timers do (housekeeping with its services, the look for new queues), along with
+whatever those call.
 
 Timers can fall into the second that is watched, and batches come out one way or another. So
 several runs are made, and the one with the fewest turns is printed. At 4f52729, before the
@@ -61,6 +62,7 @@ LEFT_OUT = (
     "conf.py",
     "worker/lease.py",
     "worker/housekeeping.py",
+    "worker/queues.py",
     "maintenance/",
     "rescuer.py",
     "pruner.py",
