@@ -59,14 +59,17 @@ def claimed(claims: Iterable[Claim], *, using: str) -> None:
     send(events.job_claimed, batch, using=using)
 
 
-def succeeded(outcomes: Iterable[Outcome], *, using: str) -> None:
-    """These attempts have succeeded, and each changed its job."""
+def succeeded(outcomes: Iterable[Outcome], *, using: str = "") -> None:
+    """These attempts have succeeded. No alias: that is committed already."""
     batch = [
         _ended(outcome, Status.SUCCEEDED, outcome.claim.task, outcome.claim.queue)
         for outcome in outcomes
         if isinstance(outcome.claim, Claim)
     ]
-    send(events.job_succeeded, batch, using=using)
+    if using:
+        send(events.job_succeeded, batch, using=using)
+    else:
+        events.job_succeeded.send(batch)
 
 
 def ended(

@@ -113,7 +113,6 @@ class Stopped(NamedTuple):
     worker: str
     host: str
     pid: int
-    exit_code: int
 
 
 class Paused(NamedTuple):

@@ -30,7 +30,8 @@ def connect() -> None:
         events.job_retrying.connect(_retrying)
         events.job_lost.connect(_lost)
         events.job_interrupted.connect(_interrupted)
-    events.job_failed.connect(_failed)
+    if logger.isEnabledFor(logging.ERROR):
+        events.job_failed.connect(_failed)
 
 
 def _claimed(jobs: Sequence[Claimed]) -> None:

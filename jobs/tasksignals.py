@@ -106,12 +106,13 @@ def send_succeeded(result: TaskResult, value: Any) -> None:
     _send_finished(result)
 
 
-def send_raised(result: TaskResult, error: TaskError, *, again: bool) -> None:
+def send_raised(result: TaskResult, error: TaskError | None, *, again: bool) -> None:
     """Send `task_finished` of a function that has raised, where its exception is handled.
 
     `again`: the job will run again.
     """
-    result.errors.append(error)
+    if error is not None:
+        result.errors.append(error)
     status = TaskResultStatus.READY if again else TaskResultStatus.FAILED
     _changed(result, status=status)
     _send_finished(result)

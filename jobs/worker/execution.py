@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from jobs import crashpoints, lifecycle, values
+from jobs.compat import TaskResult
 from jobs.errors import Cancel, Fenced, TimeLimit
 from jobs.outcomes import Claim
 
@@ -18,6 +19,11 @@ INTERRUPT = signal.SIGURG
 
 class Execution:
     """A claimed job in the process that runs it. Its methods may be called by any thread."""
+
+    #: What Django's task signals carry, if anyone hears of this attempt.
+    task_result: TaskResult | None = None
+    #: What `complete` has recorded as the job's result.
+    recorded: Any = None
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
@@ -77,6 +83,7 @@ class Execution:
             raise Fenced(
                 f"attempt {self.claim.attempt} does not own job {self.claim.job_id}"
             )
+        self.recorded = result
 
     def _interrupt(self, error: BaseException) -> None:
         """Raise the error in the function, unless it has ended.

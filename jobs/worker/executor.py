@@ -11,14 +11,23 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.db import InterfaceError, OperationalError, transaction
 
-from jobs import backoff, crashpoints, discovery, signatures, values
+from jobs import (
+    backoff,
+    crashpoints,
+    discovery,
+    lifecycle,
+    signatures,
+    tasksignals,
+    values,
+)
 from jobs.backend import JobsBackend
-from jobs.compat import Task
+from jobs.compat import Task, TaskError
 from jobs.context import JobContext
 from jobs.errors import Cancel, Fenced, Retry, Snooze, UnknownTask
 from jobs.models import jobs_alias
 from jobs.options import JobTask
 from jobs.outcomes import Claim
+from jobs.statuses import Status
 from jobs.worker import connections, protocol
 from jobs.worker.execution import Execution
 from jobs.worker.protocol import Report
@@ -39,19 +48,29 @@ def execute(execution: Execution) -> Report:
         signatures.check_call(task, args, kwargs)
         if execution.cancelled:
             raise Cancel("it was cancelled before it began")
+        if tasksignals.run_is_heard():
+            execution.task_result = tasksignals.result_of(claim, task, args, kwargs)
+            tasksignals.send_started(execution.task_result)
         if isinstance(task, JobTask) and task.atomic:
             return _call_atomic(task, execution, args, kwargs)
         result = _call(task, execution, args, kwargs)
         if execution.completed:
-            return Report(protocol.COMMITTED)
+            return _committed(execution)
         values.check_result(result)
-        return Report(protocol.SUCCEEDED, values.as_json(result))
+        text = values.as_json(result)
+        if execution.task_result is not None:
+            tasksignals.send_succeeded(execution.task_result, result)
+        return Report(protocol.SUCCEEDED, text)
     except UnknownTask:
         return _unknown(claim)
     # A task function may raise anything. Even an exit is a failure: a job succeeds by
     # returning.
     except BaseException as error:  # noqa: BLE001
-        return _raised(error, execution)
+        report = _raised(error, execution)
+        if tasksignals.failure_is_heard() and report.ending != protocol.COMMITTED:
+            connections.clean(interrupted=execution.interrupted)
+            _signal_error(execution, report)
+        return report
     finally:
         connections.clean(interrupted=execution.interrupted)
 
@@ -67,6 +86,12 @@ def _call_atomic(
     with transaction.atomic(using=jobs_alias()):
         execution.complete(_call(task, execution, args, kwargs))
     crashpoints.reach("complete_after_commit")
+    return _committed(execution)
+
+
+def _committed(execution: Execution) -> Report:
+    if execution.task_result is not None:
+        tasksignals.send_succeeded(execution.task_result, execution.recorded)
     return Report(protocol.COMMITTED)
 
 
@@ -112,7 +137,7 @@ def _raised(error: BaseException, execution: Execution) -> Report:
     if execution.completed:
         raised = _described(error)["exception"]
         logger.warning("job %s has succeeded, then raised %s", claim.job_id, raised)
-        return Report(protocol.COMMITTED)
+        return _committed(execution)
     match error:
         case Snooze():
             details = {"message": _message(error), "delay": error.seconds}
@@ -129,6 +154,38 @@ def _raised(error: BaseException, execution: Execution) -> Report:
     task = discovery.tasks().get(claim.task)
     final = isinstance(task, JobTask) and not task.retries(error)
     return Report(protocol.FAILED, {"final": final, **_described(error)})
+
+
+def _signal_error(execution: Execution, report: Report) -> None:
+    """Send `task_finished`. Its receivers find the exception in `sys.exc_info()`."""
+    claim, details = execution.claim, report.details or {}
+    try:
+        result = execution.task_result or tasksignals.result_of(
+            claim,
+            discovery.find(claim.task),
+            _decode(claim.args),
+            _decode(claim.kwargs),
+        )
+        again = _will_run_again(claim, report)
+    except Exception:
+        logger.exception("job %s: task_finished could not be sent", claim.job_id)
+        return
+    error = None
+    if "exception" in details:
+        error = TaskError(
+            exception_class_path=details["exception"], traceback=details["traceback"]
+        )
+    tasksignals.send_raised(result, error, again=again)
+
+
+def _will_run_again(claim: Claim, report: Report) -> bool:
+    """Whether the supervisor will queue this job again. It has the budget; this asks for it."""
+    if report.ending not in (protocol.FAILED, protocol.INTERRUPTED):
+        return report.ending != protocol.CANCELLED
+    budget = lifecycle.budget(claim)
+    if budget is None:
+        return False
+    return protocol.outcome(*report, claim, budget, 0).status == Status.QUEUED
 
 
 def _is_infrastructure(error: BaseException) -> bool:

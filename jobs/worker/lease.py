@@ -16,7 +16,8 @@ from datetime import timedelta
 from django.db import router
 from django.db.models.functions import Now
 
-from jobs import crashpoints
+from jobs import crashpoints, events
+from jobs.events import Started, Stopped
 from jobs.models import Worker, WorkerQuerySet
 
 logger = logging.getLogger("jobs.worker")
@@ -80,6 +81,9 @@ class Lease:
         Worker.objects.using(self._alias).filter(pk=self.worker_id).update(
             lease_until=Now()
         )
+        if events.worker_stopped.listeners:
+            stopped = Stopped(self.worker_id, socket.gethostname(), os.getpid())
+            events.worker_stopped.send([stopped])
 
     def _register(self) -> None:
         asked_at = _clock()
@@ -94,6 +98,12 @@ class Lease:
         worker.save(force_insert=True)
         self.worker_id = str(worker.id)
         self._trust(asked_at)
+        if events.worker_started.listeners:
+            queues = tuple(self._queues)
+            started = Started(
+                self.worker_id, worker.host, worker.pid, self._slots, queues
+            )
+            events.worker_started.send([started])
 
     def _trust(self, asked_at: float) -> None:
         self._trusted_until = asked_at + self._length.total_seconds() - self.interval

@@ -21,7 +21,16 @@ from django.db import (
     connections,
 )
 
-from jobs import backoff, conf, crashpoints, exitcodes, relay, transports
+from jobs import (
+    announcements,
+    backoff,
+    conf,
+    crashpoints,
+    events,
+    exitcodes,
+    relay,
+    transports,
+)
 from jobs.errors import one_line
 from jobs.models import jobs_alias
 from jobs.outcomes import Outcome
@@ -182,6 +191,8 @@ class Supervisor:
         if news.ended:
             self._recorder.add(news.ended)
         if news.committed:
+            if events.job_succeeded.listeners:
+                announcements.succeeded(news.committed)
             self._settle(news.committed)
         self._claimer.fenced += news.fenced
         if news.returned:

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 from django.db.migrations.recorder import MigrationRecorder
 
-from jobs import conf, discovery, exitcodes, health, transports, values
+from jobs import conf, discovery, exitcodes, health, logs, transports, values
 from jobs.errors import ConfigurationError, InvalidJob, one_line
 from jobs.models import jobs_alias
 from jobs.worker import child
@@ -109,6 +109,8 @@ class Command(BaseCommand):
         except BaseException:
             forkserver.close()
             raise
+        if configuration.log_jobs:
+            logs.connect()
         # A full disk under stdout must not keep the worker from running jobs.
         with contextlib.suppress(OSError):
             self.stdout.write(supervisor.banner)
