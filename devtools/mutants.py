@@ -223,7 +223,7 @@ MUTANTS = (
         whole="        connections.check()\n",
         broken="",
         tests=(
-            "tests/worker/test_outages.py::"
+            "tests/worker/test_connections.py::"
             "test_d6_connection_broken_between_jobs_does_not_interrupt_the_next",
         ),
         database="postgresql",

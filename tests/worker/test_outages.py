@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 
 from devtools import services
 from jobs.models import Job, Worker
 from tests.conftest import Broker, MakeJob, Site, ends_as, eventually
+from tests.worker.processes import end_connections
 
 SAMPLE = "tests.sample.tasks"
 
@@ -115,28 +115,6 @@ class TestBrokerAway:
         job = make_job()
 
         ends_as(job, "succeeded")
-
-
-def end_connections() -> None:
-    """End all database connections but the test's own."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
-@pytest.mark.postgresql
-def test_d6_connection_broken_between_jobs_does_not_interrupt_the_next(
-    site: Site, broker: Broker, make_job: MakeJob
-) -> None:
-    site.worker()
-    ends_as(make_job(f"{SAMPLE}.make_queue", "one"), "succeeded")
-    end_connections()
-
-    job = ends_as(make_job(f"{SAMPLE}.make_queue", "two"), "succeeded")
-
-    assert not job.attempts.filter(outcome="interrupted").exists()
 
 
 @pytest.mark.postgresql

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from django.utils import timezone
 
-from jobs.models import Job, Worker
+from jobs.models import Job
 from jobs.statuses import Ending
 from jobs.worker.supervisor import Supervisor
 from tests.conftest import MakeJob, Site, ends_as, eventually, status_of
@@ -56,33 +56,6 @@ def test_banner_says_what_the_worker_consumes(site: Site, transport: str) -> Non
     assert "guest@" not in worker.output
 
 
-@pytest.mark.parametrize(
-    ("task", "args", "exception", "words"),
-    [
-        ("fail", ["oh no"], "builtins.ValueError", "oh no"),
-        ("not_json", [], "builtins.ValueError", "the result is a object"),
-    ],
-)
-def test_job_that_raises_fails_with_its_traceback(
-    task: str,
-    args: list[Any],
-    exception: str,
-    words: str,
-    site: Site,
-    make_job: MakeJob,
-) -> None:
-    site.worker()
-    job = make_job(f"{SAMPLE}.{task}", *args)
-
-    ends_as(job, "failed")
-
-    attempt = job.attempts.get()
-    assert attempt.exception == exception
-    assert words in attempt.message
-    assert "Traceback" in attempt.traceback
-    assert job.error.startswith("ValueError: ")
-
-
 def test_failed_job_with_attempts_left_runs_again(
     site: Site, make_job: MakeJob, settings: Any
 ) -> None:
@@ -115,17 +88,6 @@ def test_w15_exit_is_no_success(site: Site, make_job: MakeJob) -> None:
     ends_as(job, "failed")
 
     assert job.error == "its process exited with code 0"
-
-
-def test_task_may_take_its_context_or_be_a_coroutine(
-    site: Site, make_job: MakeJob
-) -> None:
-    site.worker()
-    which = make_job(f"{SAMPLE}.which_attempt")
-    asynchronous = make_job(f"{SAMPLE}.asynchronous", 21)
-
-    assert ends_as(which, "succeeded").result == 1
-    assert ends_as(asynchronous, "succeeded").result == 42
 
 
 def test_job_may_enqueue_another(site: Site, make_job: MakeJob) -> None:
@@ -268,17 +230,6 @@ def test_w19_processes_of_a_job_end_with_its_child(
     worker.stop()
 
     eventually(lambda: not running(sleeper))
-
-
-def test_lease_is_renewed_and_given_up_at_the_end(site: Site, settings: Any) -> None:
-    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
-    worker = site.worker()
-    first = Worker.objects.get().lease_until
-
-    eventually(lambda: Worker.objects.get().lease_until > first)
-    worker.stop()
-
-    assert Worker.objects.get().lease_until <= timezone.now()
 
 
 def test_w25_two_workers_run_each_job_once(site: Site, make_job: MakeJob) -> None:

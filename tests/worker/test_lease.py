@@ -1,4 +1,4 @@
-"""Workers that are drained: they take no more jobs, and end once their jobs have ended."""
+"""A worker's lease, and how it drains: a person writes that into the same row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from jobs.models import Worker
-from tests.conftest import MakeJob, Site, a_moment_ago, ends_as, status_of
+from tests.conftest import (
+    MakeJob,
+    Site,
+    a_moment_ago,
+    ends_as,
+    eventually,
+    status_of,
+)
 
 SAMPLE = "tests.sample.tasks"
 
@@ -64,6 +71,18 @@ class TestWorkers:
 
         assert status_of(job) == "queued"
         assert job.attempts.get().outcome == "released"
+
+
+@pytest.mark.usefixtures("transport")
+def test_lease_is_renewed_and_given_up_at_the_end(site: Site, settings: Any) -> None:
+    settings.JOBS = settings.JOBS | {"LEASE_SECONDS": 3}
+    worker = site.worker()
+    first = Worker.objects.get().lease_until
+
+    eventually(lambda: Worker.objects.get().lease_until > first)
+    worker.stop()
+
+    assert Worker.objects.get().lease_until <= timezone.now()
 
 
 def test_drain_outlives_a_lapsed_lease(site: Site, make_job: MakeJob) -> None:
