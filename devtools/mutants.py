@@ -1,10 +1,10 @@
-"""Broken builds: each must be caught by the tests that are there to catch it.
+"""Broken builds: each must be caught by the tests that exist to catch it.
 
     python -m devtools.mutants [NAME …]
 
-Each mutant is a mistake that would break a promise, and that somebody might make. One after
-the other is made in a copy of the working tree, and the few tests that must find it are run
-there. A mutant that survives is a gap in the tests, and so is one that only makes them hang.
+Each mutant is a plausible mistake that would break a promise. This program makes one after
+the other in a copy of the working tree, and runs the few tests there that must find it. A
+mutant that survives is a gap in the tests, and so is one that only makes them hang.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TIMEOUT = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """One mistake: in `file`, where `whole` stands exactly once, stands `broken`."""
+    """One mistake: `broken` replaces `whole`, which occurs exactly once in `file`."""
 
     name: str
     file: str
@@ -43,12 +43,12 @@ class Mutant:
     broken: str
     #: At least one of them must fail.
     tests: tuple[str, ...]
-    #: Where they run. PostgreSQL only where SQLite, with its one writer, cannot show it.
+    #: Where they run: on PostgreSQL only if SQLite, with its one writer, cannot show it.
     database: str = "sqlite"
 
 
 MUTANTS = (
-    # What is in hand together does not suffer together.
+    # Jobs that are assigned together do not suffer together.
     Mutant(
         name="suspects-together",
         file="jobs/worker/dispatcher.py",
@@ -100,7 +100,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        # Either of the two lines that it leaves out says that the job still runs.
+        # Each of the two lines that it leaves out says that the job still runs.
         name="finish-without-status",
         file="jobs/lifecycle.py",
         whole="""
@@ -210,7 +210,7 @@ MUTANTS = (
         database="postgresql",
     ),
     Mutant(
-        name="keep-plans-for-ever",
+        name="keep-prepared-statements-for-ever",
         file="jobs/sql/prepared.py",
         whole="        if now - known.discarded_at > KEEP_SECONDS:\n",
         broken="        if False:\n",
@@ -237,9 +237,9 @@ MUTANTS = (
             "tests/test_enqueue.py::test_rolled_back_save_leaves_no_row_and_sends_no_signal[on]",
         ),
     ),
-    # Where the table is the queue, a worker is told; looking would hide it, as slowness.
+    # Where the table is the queue, a worker is notified. Polling would hide a loss as slowness.
     Mutant(
-        name="nobody-is-told",
+        name="no-notification",
         file="jobs/transports/notifications.py",
         whole='            cursor.execute(f"NOTIFY {CHANNEL}")\n',
         broken="            pass\n",
@@ -269,8 +269,8 @@ MUTANTS = (
             "test_claim_does_not_wait_for_the_disk_but_finish_does",
         ),
     ),
-    # No hint is lost unnoticed. Healing would hide the first two, as mere slowness: their
-    # tests ask the publisher itself.
+    # No hint is lost unnoticed. Healing would hide the first two as slowness, so their tests
+    # ask the publisher itself.
     Mutant(
         name="not-mandatory",
         file="jobs/transports/rabbitmq/wire.py",
@@ -322,7 +322,7 @@ MUTANTS = (
             "test_busy_worker_gives_back_a_hint_once_and_stays_quiet",
         ),
     ),
-    # Whose a job is.
+    # Which worker owns a job.
     Mutant(
         name="no-rescue",
         file="jobs/worker/housekeeping.py",
@@ -450,7 +450,7 @@ MUTANTS = (
 
 
 def main(names: list[str]) -> int:
-    """Run the mutants of these names, or all; how many were not caught, as an exit code."""
+    """Run these mutants, or all. The exit code is 1 if one was not caught."""
     unknown = set(names) - {mutant.name for mutant in MUTANTS}
     if unknown:
         say(f"no such mutant: {', '.join(sorted(unknown))}. There are:")
@@ -480,7 +480,7 @@ def main(names: list[str]) -> int:
 
 
 def verdict_on(mutant: Mutant) -> tuple[str, str]:
-    """Make the mistake, run the tests; the verdict, and which test failed and how."""
+    """Make the mistake and run the tests; the verdict, and which test failed and how."""
     with copied_tree() as tree:
         file = tree / mutant.file
         source = file.read_text()
@@ -501,7 +501,7 @@ def verdict_on(mutant: Mutant) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def copied_tree() -> Iterator[Path]:
-    """The working tree as it is, without what git ignores, for as long as it is needed."""
+    """A copy of the working tree without what git ignores, until the block ends."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -524,7 +524,7 @@ def copied_tree() -> Iterator[Path]:
 
 
 def run_tests(tree: Path, database: str, tests: Iterable[str]) -> str | None:
-    """Run these tests up to the first that fails; what they print, None if they hung."""
+    """Run these tests up to the first failure; their output, or None if they hung."""
     url = f"sqlite:///{tree}/db.sqlite3"
     if database == "postgresql":
         url = urlsplit(services.postgresql_url())._replace(path="/mutants").geturl()
@@ -555,7 +555,7 @@ def run_tests(tree: Path, database: str, tests: Iterable[str]) -> str | None:
 
 
 def end_processes_in(tree: Path) -> None:
-    """Kill what a broken build left behind: its processes are at home in its tree."""
+    """Kill what a broken build left behind: processes whose directory is in its tree."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if Path(process.cwd()).is_relative_to(tree):

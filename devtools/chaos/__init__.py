@@ -1,4 +1,4 @@
-"""Jobs under faults: many jobs, many faults, and a checker of what came of them.
+"""Many jobs under many faults, and a checker of the outcome.
 
     __main__   starts everything, waits, checks, says what it found
      ├─ saver     process: saves jobs, cancels some, and writes down what it meant to do

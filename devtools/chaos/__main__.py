@@ -1,4 +1,4 @@
-"""Run many jobs under many faults, and say whether everything was as it must be.
+"""Run many jobs under many faults, and report whether every promise held.
 
     python -m devtools.chaos [--seed N] [--jobs 5000] [--minutes 8] [--faults 60] …
 
@@ -29,7 +29,7 @@ from devtools.chaos.evidence import Evidence
 from devtools.chaos.system import DIE_WITH_US, ROOT, System
 
 ACCOUNTS = 100
-#: After the last fault: a purged queue heals within 75 s, and what waited for it then runs.
+#: Seconds after the last fault: a purged queue heals within 75 s, and its jobs then run.
 DRAIN_SECONDS = 240.0
 QUEUES_SECONDS = 60.0
 #: Faults end with the last jobs, not after them.
@@ -38,7 +38,7 @@ NEMESIS_SHARE = 0.95
 
 def main() -> int:
     options = _options()
-    # Told to stop, it cleans up.
+    # Clean up when asked to stop.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     history = Evidence(directory / "history.jsonl")
@@ -127,7 +127,7 @@ def _run(system: System, history: Evidence, options: argparse.Namespace) -> Fina
 
 
 def _drain(system: System) -> list[str]:
-    """Wait for every job to end and every hint to be acknowledged; what did not."""
+    """Wait until all jobs have ended and all hints are acknowledged; return what is left."""
     deadline = time.monotonic() + DRAIN_SECONDS
     with psycopg.connect(system.database_url, autocommit=True) as connection:
         while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What the database itself notes of the jobs."""
+"""A trigger through which the database itself records changes of jobs."""
 
 #: Written by the database, not by the code under test: each change of a job's status.
 TRIGGER = """

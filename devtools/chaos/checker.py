@@ -1,4 +1,4 @@
-"""What came of it: a pure function over what was noted and what the database holds.
+"""The verdict: a pure function of the recorded events and the rows of the database.
 
 It imports nothing of the code under test. What is legal stands here a second time.
 """
@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 FINISHED = ("succeeded", "failed", "cancelled")
-#: Nobody retries by hand here: what has ended stays as it is.
+#: Nothing retries a job by hand here, so a finished job stays as it is.
 ARROWS = {
     "": {"queued"},
     "queued": {"running", "cancelled"},
@@ -25,8 +25,8 @@ MAX_INTERRUPTIONS = 5
 #: Tasks whose function never returns.
 NEVER_SUCCEED = ("failing", "overrun")
 
-#: Faults that keep jobs from being carried or recorded, and seconds that clients may take to
-#: be back after each: no time of theirs counts as the worker's.
+#: Faults that keep hints from travelling or outcomes from being recorded, and the seconds that
+#: clients may take to recover from each. That time does not count as the worker's.
 BLOCKING = {
     "broker link broken",
     "database link broken",
@@ -47,13 +47,13 @@ ALLOWANCE = 5.0
 BROKER_AWAY = ("broker restarted", "broker killed", "majority killed")
 HINTS_LOST = ("queue purged", "queue deleted")
 
-#: With more jobs than this before it a job waits for its turn, not for being noticed.
+#: With more jobs than this before it a job waits for its turn, not to be noticed.
 BACKLOG = 30
 
 CHILD_SECONDS = 1.0
 CONSUMING_SECONDS = 10.0
 HEALED_SECONDS = 75.0
-#: What a killed supervisor may take beyond its lease.
+#: Seconds that a killed supervisor may cost beyond its lease.
 RESCUE_SECONDS = 15.0
 
 
@@ -78,9 +78,9 @@ class Attempt(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A note of the trigger, in the order in which they were written."""
+    """One record of the trigger, in the order in which they were written."""
 
-    at: float  # seconds since 1970, as everywhere
+    at: float  # seconds since 1970, as in all of these classes
     job: str
     old: str
     new: str
@@ -108,13 +108,13 @@ class Final:
     entries: Sequence[Entry] = ()
     balances: dict[int, int] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)  # id → process id
-    #: Whatever is there and should not be, in words: hints, transactions, processes.
+    #: What should not be left, in words: hints, transactions, processes.
     left_over: Sequence[str] = ()
 
 
 @dataclass
 class Figure:
-    """Something measured, and its bound if it has one."""
+    """A measured quantity, and its bound if it has one."""
 
     samples: list[float]
     bound: float | None
@@ -122,7 +122,7 @@ class Figure:
 
     @property
     def value(self) -> float | None:
-        """The quantile asked for, by the nearest rank."""
+        """This quantile, by the nearest rank."""
         return quantile(self.samples, self.quantile)
 
     @property
@@ -132,7 +132,7 @@ class Figure:
 
 @dataclass
 class Verdict:
-    #: What must not be, by its name, each with a sentence for every case.
+    #: What must not happen, by name, with a sentence for each case.
     violations: dict[str, list[str]]
     figures: dict[str, Figure]
     faults: dict[str, int]
@@ -159,7 +159,7 @@ def check(
     *,
     lease_seconds: float,
 ) -> Verdict:
-    """`history`: what the saver and the nemesis noted. `runs`: what the functions did."""
+    """`history`: recorded by the saver and the nemesis. `runs`: recorded by the functions."""
     checker = _Checker([*history], [*runs], final)
     return Verdict(
         violations={
@@ -229,7 +229,7 @@ class _Checker:
     def of(self, event: str) -> list[dict[str, Any]]:
         return [e for e in self.history if e["event"] == event]
 
-    # What must not be.
+    # What must not happen.
 
     def lost(self) -> Iterable[str]:
         for job in sorted(self.saved - self.jobs.keys()):
@@ -304,15 +304,15 @@ class _Checker:
         )
         for outcome, counted, allowed in budgets:
             found = sum(attempt.outcome == outcome for attempt in attempts)
-            # An attempt that ended because it was cancelled is told as that, and counted
-            # as what it was.
+            # An attempt that ended because it was cancelled is shown as cancelled, and
+            # counted as what it was.
             if row.status != "cancelled" and found != counted:
                 yield f"{row.id} counts {counted} {outcome}, and has {found} attempts"
             if counted > allowed:
                 yield f"{row.id} was {outcome} {counted} times, of at most {allowed}"
 
     def stale(self) -> Iterable[str]:
-        """Outcomes that carry the signature of another attempt than the current one."""
+        """Outcomes with the signature of another attempt than the current one."""
         ends: dict[str, Change] = {}
         for change in self.final.changes:
             if (change.old, change.new) == ("running", "succeeded"):
@@ -382,7 +382,7 @@ class _Checker:
                 called_off = called_off or bool(change.cancel_requested)
         for event in self.of("cancelled"):
             row = self.jobs.get(event["job"])
-            # It may have succeeded, or failed for good, in the attempt that was under way.
+            # It may have succeeded, or failed for good, in the running attempt.
             ends = {c.new for c in self.changes[event["job"]] if c.cancel_requested}
             if event["changed"] and row is not None and not ends & {*FINISHED}:
                 yield f"{row.id} was cancelled, and is {row.status}"
@@ -405,7 +405,7 @@ class _Checker:
 
     def odd_exits(self) -> Iterable[str]:
         for end in self.of("worker ended"):
-            # Killed, told to stop, or started while the database was away.
+            # Killed, asked to stop, or started while the database was away.
             if end["code"] not in (-9, 0, 75):
                 yield f"{end['worker']} ended with code {end['code']}"
         for failure in self.of("nemesis failed"):
@@ -413,10 +413,10 @@ class _Checker:
         for fault in self.of("impossible"):
             yield f"a fault could not be done: {fault['kind']}: {fault['why']}"
 
-    # How long it took.
+    # How long things took.
 
     def after_child_killed(self) -> list[float]:
-        """Of jobs that lost their process with nothing else in the way."""
+        """Delays of jobs that lost their process while nothing else was broken."""
         deaths = [(e["pid"], e["at"]) for e in self.runs if e["event"] == "dies"]
         deaths += [
             (e["pid"], e["at"]) for e in self.of("fault") if e["kind"] == "child killed"
@@ -431,7 +431,7 @@ class _Checker:
                 spans[run["pid"]].append((*key[:2], begun.pop(key), run["at"]))
         for (job, attempt, pid), at in begun.items():
             spans[pid].append((job, attempt, at, math.inf))
-        # A killed supervisor takes its children along: that is another figure.
+        # A killed supervisor takes its children with it: that is a separate figure.
         busy = _union(
             (e["at"] - 5, e["at"] + 10)
             for e in self.of("fault")
@@ -449,7 +449,7 @@ class _Checker:
         return samples
 
     def after_supervisor_killed(self) -> list[float]:
-        """Of all jobs that it ran. Time in which something else was broken is not counted."""
+        """Delays of all jobs that it ran, without the time in which something else was broken."""
         held: dict[int, list[tuple[float, float, str, int]]] = defaultdict(list)
         for job, changes in self.changes.items():
             ends = [change.at for change in changes[1:]] + [math.inf]
@@ -466,7 +466,7 @@ class _Checker:
         return samples
 
     def after_broker_back(self) -> list[float]:
-        """For each worker that lived through it: until its first claim."""
+        """For each worker that survived it: the time until its first claim."""
         claims: dict[str, list[float]] = defaultdict(list)
         for change in self.final.changes:
             if (change.old, change.new) == ("queued", "running") and change.worker:
@@ -477,7 +477,7 @@ class _Checker:
             if healed["kind"] not in BROKER_AWAY or self._is_disturbed(healed):
                 continue
             for times in claims.values():
-                # One that also works a good while later was neither killed nor stopped.
+                # A worker that still works much later was neither killed nor stopped.
                 after = [at for at in times if at > back]
                 if times[0] < healed["begun"] and any(
                     at > back + 2 * CONSUMING_SECONDS for at in after
@@ -486,7 +486,7 @@ class _Checker:
         return samples
 
     def after_hints_lost(self) -> list[float]:
-        """Of jobs that waited when the queue was emptied."""
+        """Delays of jobs that waited when the queue was purged."""
         samples = []
         for fault in self.of("fault"):
             if fault["kind"] not in HINTS_LOST:
@@ -499,14 +499,14 @@ class _Checker:
         return samples
 
     def _waiting(self, at: float) -> int:
-        """How many jobs were queued then, due or not."""
+        """How many jobs were queued at that time, due or not."""
         return bisect(self._queued, at) - bisect(self._unqueued, at)
 
     def saves(self) -> list[float]:
         return [e["took"] for e in self.of("saved")]
 
     def _again(self, job: str, attempt: int, at: float) -> list[float]:
-        """Seconds from then until the job's next attempt began, if there was to be one."""
+        """Seconds until the job's next attempt began, if it was to have one."""
         for now, then in pairwise(self.changes[job]):
             lost = (now.new, now.attempt) == ("queued", attempt) and now.at > at
             if lost and then.new == "running":
@@ -561,7 +561,7 @@ def _signature(result: Any) -> Any:
 
 
 def _union(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The same time, in spans that do not overlap."""
+    """The same time in spans that do not overlap."""
     merged: list[tuple[float, float]] = []
     for begin, end in sorted(spans):
         if merged and begin <= merged[-1][1]:

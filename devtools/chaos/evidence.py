@@ -1,4 +1,4 @@
-"""What happened, one JSON object a line, in files that several processes append to."""
+"""A record of events: one JSON object a line, in files that several processes append to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Evidence:
-    """A file to append to. A line is one write, so that writers never mix theirs."""
+    """A file to append to. Each line is one write, so that lines of two writers never mix."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -26,7 +26,7 @@ class Evidence:
 
 
 def read(path: Path, *, last_bytes: int = 0) -> Iterator[dict[str, Any]]:
-    """All lines, or those that lie whole in the last bytes. None if there is no file."""
+    """All lines, or the whole lines within the last bytes. Empty if there is no file."""
     if not path.exists():
         return
     with path.open("rb") as file:

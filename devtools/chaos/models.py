@@ -1,4 +1,4 @@
-"""What the jobs write, and what the database itself notes of the jobs."""
+"""What the jobs write, and what the database itself records about them."""
 
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ class Account(models.Model):
 
 
 class Entry(models.Model):
-    """A line of the ledger. Nothing keeps it from being written twice: that must show."""
+    """A line of the ledger. Nothing prevents a second copy, so that a double run shows."""
 
     job = models.UUIDField()
     attempt = models.PositiveIntegerField()
@@ -28,7 +28,7 @@ class Entry(models.Model):
 
 
 class Change(models.Model):
-    """A job's row was inserted, changed its status or was cancelled: the trigger's note."""
+    """The trigger's record: a job was inserted, cancelled, or changed its status."""
 
     at = models.DateTimeField()
     job_id = models.UUIDField()

@@ -1,4 +1,4 @@
-"""What breaks things, on a schedule made from the seed; and what makes them whole again."""
+"""Breaks things on a schedule made from the seed, and repairs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from devtools.chaos.system import System, WorkerProcess
 from devtools.proxy import Proxy
 from devtools.services import RabbitMQCluster, RabbitMQNode
 
-#: Of a hundred faults. Those of one lane come one after the other, the lanes at once.
+#: Shares of a hundred faults. Faults of one lane follow each other; lanes run side by side.
 WEIGHTS = {
     "processes": {
         "supervisor killed": 25,
@@ -43,38 +43,38 @@ WEIGHTS = {
         "messages replayed": 2,
     },
 }
-#: Instead of the one broker's own faults, where the broker is a cluster.
+#: These replace the faults of a single broker where the broker is a cluster.
 CLUSTER_WEIGHTS = {
     "node killed": 10,
     "majority killed": 6,
     "node frozen": 6,
     "nodes parted": 6,
 }
-#: How long a fault is tried that could not be done, because another one was in its way.
+#: How long to retry a fault while another one is in its way.
 PATIENCE = 30.0
 GARBAGE = [b"", b"\xff\xfe", b"not JSON", b"[" * 900, b'{"v":1,"job":42}', b"x" * 10**6]
 
 
 class Impossible(Exception):
-    """Not now: there is nothing there that it could break."""
+    """There is nothing that this fault could break now."""
 
 
 @dataclass(frozen=True)
 class Fault:
     number: int
-    at: float  # seconds after the beginning
+    at: float  # seconds after the start
     lane: str
     kind: str
     seed: str
 
     @property
     def random(self) -> random.Random:
-        """Every choice that it leaves open, the same for the same seed."""
+        """The random choices of this fault, the same for the same seed."""
         return random.Random(self.seed)
 
 
 def schedule(seed: int, count: int, seconds: float, *, cluster: bool) -> list[Fault]:
-    """Every kind at least once, the rest by weight, in any order, at even distances."""
+    """Every kind at least once and the rest by weight, shuffled, at even distances."""
     weights = {
         (lane, kind): weight
         for lane, kinds in WEIGHTS.items()
@@ -101,7 +101,7 @@ def schedule(seed: int, count: int, seconds: float, *, cluster: bool) -> list[Fa
 
 
 class Nemesis:
-    """Does what is on the schedule, each lane in a thread of its own."""
+    """Carries out the schedule, each lane in a thread of its own."""
 
     def __init__(self, system: System, faults: list[Fault], evidence: Evidence) -> None:
         self._system = system
@@ -154,7 +154,7 @@ class Nemesis:
                 return
 
     def _strikes(self, fault: Fault, **what: object) -> None:
-        """Written down before it is done: whatever follows is seen in its light."""
+        """Record a fault before it happens, so that what follows can be explained by it."""
         self._evidence.note("fault", number=fault.number, kind=fault.kind, **what)
 
     # Processes.
@@ -166,7 +166,7 @@ class Nemesis:
         return some.choice(ready)
 
     def kill_supervisor(self, fault: Fault, some: random.Random) -> None:
-        """One that runs a job, where there is one."""
+        """A process that runs a job, if there is one."""
         running = self._system.busy_processes()
         busy = [
             each
@@ -178,7 +178,7 @@ class Nemesis:
         os.kill(worker.pid, signal.SIGKILL)
 
     def kill_child(self, fault: Fault, some: random.Random) -> None:
-        """One that runs a job, where there is one."""
+        """A process that runs a job, if there is one."""
         worker = self._worker(some)
         children = _children(worker)
         busy = sorted(self._system.busy_processes() & set(children))
@@ -189,7 +189,7 @@ class Nemesis:
         os.kill(pid, signal.SIGKILL)
 
     def end_connections(self, fault: Fault, some: random.Random) -> None:
-        """Some of a worker's connections to the database, or all."""
+        """End some of a worker's connections to the database, or all."""
         worker = self._worker(some)
         try:
             with psycopg.connect(self._system.database_url) as connection:
@@ -260,7 +260,7 @@ class Nemesis:
             if how != "cut":
                 time.sleep(seconds)
             if how == "frozen and cut":
-                # What was held never arrives.
+                # What was held back never arrives.
                 for proxy in proxies:
                     proxy.cut()
         finally:
@@ -286,7 +286,7 @@ class Nemesis:
         self._empty(fault, delete=True)
 
     def _empty(self, fault: Fault, *, delete: bool) -> None:
-        """In a moment in which there is something in it, if there is one soon."""
+        """Purge the queue while something is in it, if that happens soon."""
         queue = self._system.queue
         channel = self._channel()
         patience = time.monotonic() + 5
@@ -317,7 +317,7 @@ class Nemesis:
             node.ctl("set_vm_memory_high_watermark", "0.4")
 
     def replay(self, fault: Fault, some: random.Random) -> None:
-        """Hints of jobs that ended long ago, of jobs that never were, and no hints at all."""
+        """Publish hints of finished jobs, of jobs that never existed, and garbage."""
         old = self._system.some_jobs(20)
         bodies = [b'{"v":1,"job":"%s"}' % job.encode() for job in old]
         bodies += [b'{"v":1,"job":"%s"}' % str(uuid.uuid4()).encode()] * 5 + GARBAGE
@@ -369,7 +369,7 @@ class Nemesis:
         self._strikes(fault, nodes=[node.name])
         node.freeze()
         try:
-            time.sleep(some.uniform(1, 10))  # for less than the tick time, or for more
+            time.sleep(some.uniform(1, 10))  # shorter or longer than the tick time
         finally:
             node.thaw()
         self._cluster.heal()
@@ -391,7 +391,7 @@ class Nemesis:
 
 
 def _children(worker: WorkerProcess) -> list[int]:
-    """The processes that run its jobs: those that its fork server has started."""
+    """The processes that run its jobs: those that its fork server started."""
     return [
         child.pid
         for server in psutil.Process(worker.pid).children()

@@ -1,4 +1,4 @@
-"""The saving process: saves jobs at a steady pace, cancels some, and writes down both.
+"""The saving process: saves jobs at a steady rate, cancels some, and records both.
 
     python -m devtools.chaos.saver HISTORY SEED JOBS SECONDS ACCOUNTS
 
@@ -32,7 +32,7 @@ from devtools.chaos.evidence import Evidence
 from jobs import lifecycle
 from jobs.models import Job
 
-#: Of a hundred jobs.
+#: Shares of a hundred jobs.
 MIX = {
     "transfer": 52,
     "transfer_later": 8,
@@ -47,9 +47,9 @@ MIX = {
     "overrun": 2,
     "echo": 1,
 }
-#: How often it is not one job but many.
+#: How often it saves many jobs at once.
 BURSTS = 0.003
-#: Of those that crash, this share does so at every attempt.
+#: The share of crashing jobs that crash at every attempt.
 POISON = 0.2
 ODD = [
     "e\u0301 \u202etext that runs the other way\u202c \U0001f9ec",
@@ -61,7 +61,7 @@ ODD = [
 
 
 class RolledBack(Exception):
-    """The save was meant to be rolled back."""
+    """Raised to roll back a save on purpose."""
 
 
 class Saver:
@@ -81,7 +81,7 @@ class Saver:
         due = 0.0
         while self._saved < self._jobs or not _closed(sys.stdin):
             while due < (time.monotonic() - begun) * self._pace:
-                # Mostly one at a time, now and then a burst that makes the queue long.
+                # Mostly one at a time, and now and then a burst that makes the queue long.
                 if self._random.random() < BURSTS:
                     kind, count = "transfer", 50
                 else:

@@ -1,4 +1,4 @@
-"""The tests' settings, plus the accounts that the jobs move money between."""
+"""The tests' settings, plus an app with the accounts between which jobs move money."""
 
 from tests.settings import *  # noqa: F403
 from tests.settings import INSTALLED_APPS

@@ -22,9 +22,9 @@ from devtools.services import PostgreSQLCluster, RabbitMQCluster, RabbitMQNode
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PREFIX = "chaos"
-#: How long a worker's running jobs may take to end when it is told to stop, in seconds.
+#: How long a worker's running jobs may take to end when it is asked to stop, in seconds.
 GRACE = 5
-#: Have the kernel end a process when this one ends, however it does.
+#: Makes the kernel end a process when this one ends, however it ends.
 DIE_WITH_US = (
     ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
 )
@@ -40,13 +40,13 @@ class Link:
 
 @dataclass
 class WorkerProcess:
-    """A `runworker` that is started again whenever it has ended."""
+    """A `runworker` that is restarted whenever it has ended."""
 
     name: str
     link: Link
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    started_at: int = 0  # where in its log
+    started_at: int = 0  # the offset in its log
     codes: list[int] = field(default_factory=list)
 
     @property
@@ -56,7 +56,7 @@ class WorkerProcess:
 
     @property
     def is_ready(self) -> bool:
-        """It runs, and has said that it consumes."""
+        """Whether it runs and has logged that it consumes."""
         if self.process is None or self.process.poll() is not None:
             return False
         with self.log.open("rb") as log:
@@ -64,7 +64,7 @@ class WorkerProcess:
             return b" slot" in log.read(4096)
 
     def terminate(self) -> None:
-        """Tell it to stop, and wait until it did. Kill it if it does not."""
+        """Ask it to stop, and wait for that. Kill it if it does not."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -154,19 +154,19 @@ class System:
         }
 
     def busy_processes(self) -> set[int]:
-        """Those that run a job, as far as the latest evidence says."""
+        """The processes that run a job, according to the latest evidence."""
         busy: dict[int, str] = {}
         for line in evidence.read(self.runs, last_bytes=1 << 17):
             busy[line["pid"]] = line["event"]
         return {pid for pid, event in busy.items() if event == "begins"}
 
     def some_jobs(self, count: int) -> list[str]:
-        """Ids of jobs that ran, early ones first."""
+        """Ids of jobs that ran, the earliest first."""
         runs = evidence.read(self.runs)
         return [line["job"] for line, _ in zip(runs, range(count), strict=False)]
 
     def depth(self) -> dict[str, int]:
-        """Messages of each queue, delivered or not, that nobody acknowledged."""
+        """How many messages of each queue are not acknowledged, delivered or not."""
         listed = json.loads(
             self.nodes[0].ctl("list_queues", "name", "messages", "--formatter=json")
         )
@@ -193,7 +193,7 @@ class System:
         self.postgresql.close()
 
     def _keep(self) -> None:
-        """Start workers, and start again those that ended: what systemd would do.
+        """Start workers, and restart those that ended, as systemd would.
 
         They end with this thread, not only with this process: so it stays to the last.
         """

@@ -1,4 +1,4 @@
-"""The workload. Each function notes that it ran, and signs its outcome with its attempt.
+"""The workload. Each function records that it ran, and signs its outcome with its attempt.
 
 The signature is how a write of an attempt that no longer owned its job is told: the row
 then says another number than the one who wrote it.
@@ -27,7 +27,7 @@ _evidence = Evidence(Path(os.environ.get("CHAOS_RUNS", os.devnull)))
 
 @contextmanager
 def noted(context: JobContext) -> Iterator[int]:
-    """This attempt runs; and the number with which it signs."""
+    """Record that this attempt runs; return the number with which it signs."""
     claim = context.execution.claim
     who = {"job": str(claim.job_id), "attempt": claim.attempt, "pid": os.getpid()}
     _evidence.note("begins", **who)
@@ -53,7 +53,7 @@ def move(context: JobContext, source: int, target: int, amount: int) -> None:
 def transfer(
     context: JobContext, source: int, target: int, amount: int
 ) -> dict[str, int]:
-    """Move an amount, and write it into the ledger: all of it once, or none of it."""
+    """Move an amount and write it into the ledger: once in whole, or not at all."""
     with noted(context) as attempt:
         move(context, source, target, amount)
     return {"attempt": attempt}
@@ -63,7 +63,7 @@ def transfer(
 def transfer_later(
     context: JobContext, source: int, target: int, amount: int, seconds: float
 ) -> None:
-    """The same at the end of longer work, which is in no transaction."""
+    """The same at the end of longer work outside a transaction."""
     with noted(context) as attempt:
         time.sleep(seconds)
         with context.completing() as completion:
@@ -92,7 +92,7 @@ def failing(context: JobContext) -> None:
 
 @task(takes_context=True)
 def slow(context: JobContext, seconds: float) -> dict[str, int]:
-    """Take its time."""
+    """Sleep in small steps."""
     with noted(context) as attempt:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -104,7 +104,7 @@ def slow(context: JobContext, seconds: float) -> dict[str, int]:
 
 @task(takes_context=True, interruptible=True)
 def interruptible(context: JobContext, seconds: float) -> dict[str, int]:
-    """Take its time in one piece."""
+    """Sleep in one piece."""
     with noted(context) as attempt:
         time.sleep(seconds)
     return {"attempt": attempt}
@@ -127,14 +127,14 @@ def parent(context: JobContext, children: int) -> dict[str, int]:
 def child(
     context: JobContext, parent: str, parents_attempt: int, number: int
 ) -> dict[str, int]:
-    """Have been enqueued by a job."""
+    """Do nothing: a job enqueued this one."""
     with noted(context) as attempt:
         return {"attempt": attempt}
 
 
 @task(takes_context=True)
 def crash(context: JobContext, attempts: int) -> dict[str, int]:
-    """Kill this process at the first so many attempts."""
+    """Kill this process at the first `times` attempts."""
     with noted(context) as attempt:
         if attempt <= attempts:
             _evidence.note(
@@ -149,7 +149,7 @@ def crash(context: JobContext, attempts: int) -> dict[str, int]:
 
 @task(takes_context=True, timeout=1)
 def overrun(context: JobContext, deaf: bool) -> None:
-    """Run longer than it may; deaf: in a way that no exception ends."""
+    """Run longer than the time limit. With `deaf`, no exception can end it."""
     with noted(context):
         if deaf:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
@@ -158,6 +158,6 @@ def overrun(context: JobContext, deaf: bool) -> None:
 
 @task(takes_context=True)
 def echo(context: JobContext, value: Any) -> dict[str, Any]:
-    """Return what came."""
+    """Return the argument."""
     with noted(context) as attempt:
         return {"attempt": attempt, "value": value}

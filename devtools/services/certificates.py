@@ -35,7 +35,7 @@ def _certificate(
     issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None,
     now: datetime.datetime,
 ) -> x509.Certificate:
-    """A certificate for *key*; with no issuer it is an authority's, signed by itself."""
+    """A certificate for `key`. Without an issuer it is that of an authority, self-signed."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signing_key = issuer[1] if issuer else key
     names = [
@@ -52,7 +52,7 @@ def _certificate(
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=not issuer, path_length=None), True)
         .add_extension(x509.SubjectAlternativeName(names), False)
-        # Python 3.13 checks certificates strictly, and asks for these.
+        # Python 3.13 checks certificates strictly and requires these.
         .add_extension(
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
         )

@@ -1,4 +1,4 @@
-"""PostgreSQL for the tests: the one that answers, or a cluster of our own."""
+"""PostgreSQL for the tests: one that answers, or a private cluster."""
 
 import functools
 import os
@@ -30,7 +30,7 @@ def postgresql_url() -> str:
 
 
 def postgresql_answers(url: str) -> bool:
-    """Whether a server at this URL lets us in, in a role that may create databases."""
+    """Whether a server at this URL accepts us in a role that may create databases."""
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             [allowed] = connection.execute(
@@ -50,7 +50,7 @@ def postgresql_programs() -> Path:
 
 
 class PostgreSQLCluster(PrivateServer):
-    """A PostgreSQL of our own, for tests: it does not wait for the disk.
+    """A private PostgreSQL, which does not wait for the disk.
 
     `settings` are parameters of the server.
     """
@@ -96,11 +96,11 @@ class PostgreSQLCluster(PrivateServer):
         return self._port
 
     def stop(self) -> None:
-        """Shut down gracefully; sessions that are still open are ended."""
+        """Shut down gracefully, and end open sessions."""
         self._terminate(self._pid, signal.SIGINT)
 
     def crash(self) -> None:
-        """End at once and write nothing more: the next start has to recover."""
+        """End at once without writing anything, so that the next start has to recover."""
         self._terminate(self._pid, signal.SIGQUIT)
 
     @property

@@ -1,4 +1,4 @@
-"""Programs that the tests drive: those installed here, or brought where that is allowed."""
+"""Programs that the tests drive: installed ones, or packages where that is allowed."""
 
 import functools
 import os
@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: What does as well as installing a server.
+#: An alternative to installing a server.
 ON_ITS_PORT = ", start it on its usual port"
 
 
 class Missing(Exception):
-    """A service or a program is not here and could not be brought: what to do."""
+    """A service or a program is missing. The message says what to do."""
 
 
 def chromium() -> str:
@@ -32,7 +32,7 @@ def directory_of(name: str, package: str, pattern: str, instead: str = "") -> Pa
     """The directory of an installed program, or Missing.
 
     `pattern` is where Debian's package puts it, should that not be on the PATH.
-    `instead` says what would do as well as installing it.
+    `instead` names an alternative to installing it.
     """
     found = _look(name, pattern)
     if not found:

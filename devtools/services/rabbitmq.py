@@ -1,4 +1,4 @@
-"""RabbitMQ for the tests: the one that answers, a node of our own, or three."""
+"""RabbitMQ for the tests: one that answers, a private node, or a private cluster."""
 
 import functools
 import os
@@ -40,13 +40,13 @@ def rabbitmq_url() -> str:
 def rabbitmq_answers(
     url: str, context: ssl.SSLContext | None = None, seconds: float = 5
 ) -> bool:
-    """Whether a broker at this URL lets us in: a whole AMQP handshake."""
+    """Whether a broker at this URL accepts us, after a whole AMQP handshake."""
     parameters = pika.URLParameters(url)
     parameters.socket_timeout = parameters.stack_timeout = seconds
     if context:
         parameters.ssl_options = pika.SSLOptions(context, parameters.host)
     try:
-        # pika logs every refused connection as an error: ask more quietly first.
+        # pika logs every refused connection as an error, so try a plain socket first.
         socket.create_connection((parameters.host, parameters.port), 2).close()
         pika.BlockingConnection(parameters).close()
     except (AMQPError, AMQPConnectorException, OSError):
@@ -56,15 +56,15 @@ def rabbitmq_answers(
 
 def rabbitmq_programs() -> Path:
     """The directory of rabbitmq-server and rabbitmqctl."""
-    # Not the wrappers on Debian's PATH: as root those become another user, who may not
-    # read our directory.
+    # Not the wrappers on Debian's PATH: as root they switch to a user who cannot read our
+    # directory.
     return directory_of(
         "rabbitmq-server", "rabbitmq-server", "/usr/lib/rabbitmq/bin", ON_ITS_PORT
     )
 
 
 class RabbitMQNode(PrivateServer):
-    """A broker node of our own: its data survives stop, kill and start.
+    """A private broker node. Its data survives stop, kill and start.
 
     `url` is there from the first moment and stays the same. With `tls=True` it also
     listens at `tls_url`, with a certificate for localhost and 127.0.0.1 that the
@@ -101,8 +101,8 @@ class RabbitMQNode(PrivateServer):
         cookie_file = self.directory / ".erlang.cookie"
         cookie_file.write_text(cookie or secrets.token_hex(16))
         cookie_file.chmod(0o400)
-        # Nothing of the machine's own broker may be read or written: neither its
-        # configuration (hence the files that do not exist) nor its epmd.
+        # Use nothing of the machine's own broker: neither its configuration (hence the files
+        # that do not exist) nor its epmd.
         inherited = {
             key: value
             for key, value in os.environ.items()
@@ -123,7 +123,7 @@ class RabbitMQNode(PrivateServer):
             "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_PID_FILE": str(self.directory / "pid"),
-            # One scheduler that sleeps when idle: a node must not slow the tests down.
+            # One scheduler that sleeps when idle, so that a node does not slow down the tests.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 1:1 +sbwt none {erlang}",
             "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +sbwt none",
         }
@@ -156,8 +156,8 @@ class RabbitMQNode(PrivateServer):
     def boot(self) -> None:
         """Start it without waiting: a node may wait for others of its cluster."""
         server = self._programs / "rabbitmq-server"
-        # An epmd of the node's own, in its process group: else the node would leave
-        # one behind as a daemon. Where one listens already, this one ends at once.
+        # Start an epmd in the node's process group. Otherwise the node would leave one behind
+        # as a daemon. If one listens already, this one exits at once.
         command = ["sh", "-c", 'epmd & exec "$0"', str(server)]
         self._launch(command, self._environ, user=None)
 
@@ -173,7 +173,7 @@ class RabbitMQNode(PrivateServer):
         self.start()
 
     def freeze(self) -> None:
-        """Stop it in its tracks: connections stay open, nothing answers."""
+        """Freeze it: connections stay open, and nothing answers."""
         os.kill(self._pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -240,7 +240,7 @@ class Epmd(PrivateServer):
 
 
 class RabbitMQCluster:
-    """Three broker nodes on this host, which may be killed and frozen one by one.
+    """Three broker nodes on this host, which tests kill and freeze one by one.
 
     Nodes that do not hear from each other for `tick_seconds` count as lost. A node that
     has lost the majority pauses itself until it has found it again.
@@ -285,32 +285,32 @@ class RabbitMQCluster:
         return self
 
     def heal(self) -> None:
-        """Have all nodes run and see each other, as an operator would see to it.
+        """Make all nodes run and see each other, as an operator would.
 
         Nodes that lost each other and were not in the minority stay apart until one of
-        them is started anew.
+        them is restarted.
         """
         ended = [node for node in self.nodes if not node.is_running]
         for node in ended:
             node.boot()
         for node in ended:
             node.wait()
-        patience = time.monotonic() + 5
+        restart_at = time.monotonic() + 5
         deadline = time.monotonic() + 120
         while lonely := [n for n in self.nodes if len(self.seen_by(n)) < self.SIZE]:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"these nodes do not find the others: {lonely}")
-            if time.monotonic() > patience:
-                node = min(lonely, key=lambda each: len(self.seen_by(each)))
+            if time.monotonic() > restart_at:
+                node = min(lonely, key=lambda node: len(self.seen_by(node)))
                 node.kill()
                 node.start()
-                patience = time.monotonic() + 5
+                restart_at = time.monotonic() + 5
             time.sleep(0.5)
         for node in self.nodes:
             node.wait()
 
     def seen_by(self, node: RabbitMQNode) -> list[str]:
-        """The nodes that this one believes to be running; none while it does not run."""
+        """The nodes that this one believes to be running. Empty if it does not run itself."""
         # The name of the function depends on the version.
         listed = node.call("rabbit_nodes", "list_running") or node.call(
             "rabbit_nodes", "all_running"
@@ -318,8 +318,8 @@ class RabbitMQCluster:
         return re.findall(r"[\w-]+@[\w.-]+", listed)
 
     def part(self, node: RabbitMQNode) -> None:
-        """Have one node and the others lose sight of each other, for a moment."""
-        others = [each.name for each in self.nodes if each is not node]
+        """Make one node and the others lose sight of each other for a moment."""
+        others = [other.name for other in self.nodes if other is not node]
         calls = ", ".join(f"erlang:disconnect_node('{name}')" for name in others)
         node.ctl("eval", f"{calls}.")
 

@@ -1,4 +1,4 @@
-"""A server of our own for the tests: its directory, its processes, and their certain end."""
+"""A private server for the tests. It ends with this process, however this process ends."""
 
 import atexit
 import contextlib
@@ -19,7 +19,7 @@ GUARD = 'exec 3<&0; (cat <&3 >/dev/null; kill -9 0) & "$@" 3<&- & wait $!'
 
 
 class PrivateServer:
-    """A server of our own: its directory, its processes, and their certain end."""
+    """A private server: its directory and its processes, which surely end with ours."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="jobsite-"))
@@ -34,11 +34,11 @@ class PrivateServer:
         self.close()
 
     def start(self) -> Self:
-        """Start it and wait until it lets a client in."""
+        """Start it and wait until it accepts a client."""
         raise NotImplementedError
 
     def kill(self) -> None:
-        """SIGKILL all its processes: what a power cut is to it."""
+        """SIGKILL all its processes, like a power cut."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -48,7 +48,7 @@ class PrivateServer:
 
     def close(self) -> None:
         """End it for good and remove its directory."""
-        if os.getpid() != self._owner:  # a forked child that exits owns nothing here
+        if os.getpid() != self._owner:  # a forked child does not own the server
             return
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -82,7 +82,7 @@ class PrivateServer:
             time.sleep(0.1)
 
     def _terminate(self, pid: int, number: int, seconds: float = 30) -> None:
-        """Ask process *pid* to end, wait for that, and clear away what is left."""
+        """Ask process `pid` to end, wait for that, and kill what is left."""
         assert self._process
         os.kill(pid, number)
         try:
@@ -96,9 +96,9 @@ class PrivateServer:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
+    """Free ports of 127.0.0.1."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]

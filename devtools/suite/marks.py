@@ -19,12 +19,14 @@ DATABASE_FIXTURES = frozenset({"db", "transactional_db", "live_server"})
 REAL_FIXTURES = frozenset(
     {
         *("browser", "live_server", "site"),
-        *("broker", "node", "own_broker", "secure_node", "whole"),
+        *("broker", "node", "own_broker", "secure_node", "running_cluster"),
         "own_database",
     }
 )
 #: These are slow to make. The tests of one file that use one run in the same process.
-SHARED_FIXTURES = frozenset({"browser", "node", "secure_node", "whole", "own_database"})
+SHARED_FIXTURES = frozenset(
+    {"browser", "node", "secure_node", "running_cluster", "own_database"}
+)
 
 
 class Marks:

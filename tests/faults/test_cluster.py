@@ -24,20 +24,20 @@ pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")
-def whole() -> Iterator[services.RabbitMQCluster]:
+def running_cluster() -> Iterator[services.RabbitMQCluster]:
     with services.RabbitMQCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def cluster(
-    whole: services.RabbitMQCluster, settings: Any
+    running_cluster: services.RabbitMQCluster, settings: Any
 ) -> Iterator[services.RabbitMQCluster]:
     """The jobs of this test go through the cluster, which is healed afterwards."""
     settings.JOBS = settings.JOBS | {"QUEUE_TYPE": "quorum", "LEASE_SECONDS": 10}
-    for _ in use_broker(settings, whole.url):
-        yield whole
-    whole.heal()
+    for _ in use_broker(settings, running_cluster.url):
+        yield running_cluster
+    running_cluster.heal()
 
 
 @pytest.fixture
