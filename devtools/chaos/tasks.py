@@ -134,7 +134,7 @@ def child(
 
 @task(takes_context=True)
 def crash(context: JobContext, attempts: int) -> dict[str, int]:
-    """Kill this process at the first `times` attempts."""
+    """Kill this process at the first `attempts` attempts."""
     with noted(context) as attempt:
         if attempt <= attempts:
             _evidence.note(
