@@ -17,7 +17,8 @@ from jobs.transports.base import Consumer, Delivery
 
 logger = logging.getLogger("jobs.worker")
 
-#: A hint that waited here for this long goes back to the queue: other workers may be idle.
+#: A hint or a job that waited here for this long is given back, in seconds: other workers
+#: may be idle.
 GIVE_BACK_SECONDS = 0.5
 #: A hint whose job still runs after this time is acknowledged before it ends, in seconds.
 EARLY_SECONDS = 30.0

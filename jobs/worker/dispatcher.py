@@ -15,12 +15,10 @@ from collections.abc import Iterator, Sequence
 
 from jobs import outcomes
 from jobs.outcomes import Claimed, Outcome
+from jobs.worker.claimer import GIVE_BACK_SECONDS
 from jobs.worker.fleet import Fleet
 from jobs.worker.prefetch import LONG_SECONDS, Prefetch
 from jobs.worker.running import NOT_BEGUN
-
-#: How long this worker keeps a job that it cannot begin, in seconds: others may be idle.
-KEEP_SECONDS = 0.5
 
 
 class Dispatcher:
@@ -71,13 +69,13 @@ class Dispatcher:
                 refused.append(outcomes.released(claimed.claim, NOT_BEGUN))
             else:
                 spare -= claimed.budget.losses > 0
-                self._waiting.append((now + KEEP_SECONDS, claimed))
+                self._waiting.append((now + GIVE_BACK_SECONDS, claimed))
         self._hand_out(now)
         return refused
 
     def take_back(self, claims: Sequence[Claimed]) -> None:
         """Children have given these back, not begun: they come first now."""
-        until = time.monotonic() + KEEP_SECONDS
+        until = time.monotonic() + GIVE_BACK_SECONDS
         self._waiting.extendleft((until, claimed) for claimed in reversed(claims))
 
     def claims(self) -> Iterator[Claimed]:

@@ -17,11 +17,10 @@ from jobs.maintenance import rescuer
 from jobs.maintenance.pruner import Pruner
 from jobs.models import Worker
 from jobs.worker.lease import Lease
+from jobs.worker.recorder import JOIN_SECONDS
 
 logger = logging.getLogger("jobs.worker")
 
-#: How long to wait for the thread's end, in seconds.
-JOIN_SECONDS = 1.0
 #: Part of the time between two renewals that pruning may take.
 PRUNING_SHARE = 0.25
 

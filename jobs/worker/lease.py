@@ -29,7 +29,7 @@ LONGEST_INTERVAL = 10.0
 
 
 class Lease:
-    """A worker's row. Another thread renews it than the one that asks `trusted_name`."""
+    """A worker's row. One thread renews it, another one asks for `trusted_id`."""
 
     def __init__(self, *, seconds: int, slots: int, queues: Sequence[str]) -> None:
         self._alias = router.db_for_write(Worker)

@@ -19,11 +19,11 @@ from jobs.outcomes import Budget, Outcome
 
 logger = logging.getLogger("jobs.worker")
 
-#: How long to wait for the thread's end, in seconds.
+#: How long to wait for the end of a thread, in seconds.
 JOIN_SECONDS = 1.0
 #: The thread closes a connection that was not used for this long, in seconds: networks forget
 #: idle connections without telling either end.
-IDLE_SECONDS = 30.0
+UNUSED_SECONDS = 30.0
 
 
 class Recorded(NamedTuple):
@@ -123,7 +123,7 @@ class Recorder:
             while True:
                 self._changed.wait_for(
                     lambda: self._stopping or (self._pending and not self._error),
-                    timeout=IDLE_SECONDS,
+                    timeout=UNUSED_SECONDS,
                 )
                 if self._stopping:
                     break

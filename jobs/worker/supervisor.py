@@ -52,8 +52,8 @@ TURN_SECONDS = 1.0
 RUNNING_SECONDS = 1.0
 #: How long the last acknowledgements, records and goodbyes may take, in seconds.
 LAST_WORDS_SECONDS = 5.0
-#: Trouble is a loop that stood still, or had no child to run a job, for this many seconds.
-STALLED_SECONDS = 15.0
+#: A worker is in trouble if its loop stood still, or had no child, for this many seconds.
+UNHEALTHY_SECONDS = 15.0
 
 
 class Outage:
@@ -348,8 +348,8 @@ class Supervisor:
         if self._stop_at is not None:
             return ""
         now = time.monotonic()
-        if (still := now - self._turned_at) > STALLED_SECONDS:
+        if (still := now - self._turned_at) > UNHEALTHY_SECONDS:
             return f"its loop has stood still for {still:.0f} s"
-        if (unable := now - self._fleet.able_at) > STALLED_SECONDS:
+        if (unable := now - self._fleet.able_at) > UNHEALTHY_SECONDS:
             return f"for {unable:.0f} s no child process has become ready to run jobs"
         return self._claimer.transport.trouble()

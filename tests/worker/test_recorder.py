@@ -129,7 +129,7 @@ def test_unused_connection_is_closed(
     worker_row: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorder, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(recorder, "UNUSED_SECONDS", 0.3)
     before = others()
     handed_back(recording, ended(make_job, worker_row))
 
