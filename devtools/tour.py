@@ -286,8 +286,8 @@ def _from_the_command_on(calls: list[Call]) -> Iterator[Call]:
 
 
 @contextlib.contextmanager
-def _environment(backend: str, directory: Path) -> Iterator[dict[str, str]]:
-    """A database of our own, migrated, and queues of our own on the broker."""
+def environment_of(backend: str, directory: Path) -> Iterator[dict[str, str]]:
+    """The environment of a site with a database of its own, migrated, and queues of its own."""
     name = f"tour_{secrets.token_hex(4)}"
     settings = {
         "DJANGO_SETTINGS_MODULE": "jobsite.settings",
@@ -416,7 +416,7 @@ def take(backend: str, runs: int = RUNS) -> tuple[Tour, Tour]:
             directory.mkdir()
             # The first worker idles for long enough to show all of its timers.
             idle_seconds = 0 if taken else IDLE_SECONDS
-            with _environment(backend, directory) as environment:
+            with environment_of(backend, directory) as environment:
                 taken.append(_run(environment, directory, idle_seconds))
         idle = set().union(*(run.idle() for run in taken))
         first = [run.calls(run.first, idle) for run in taken]

@@ -20,6 +20,7 @@ import sys
 import textwrap
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,7 @@ from django.core.management.base import BaseCommand
 
 import jobs
 from devtools import services
+from devtools.tour import environment_of
 from jobs.conf import Configuration
 from jobs.options import TaskOptions
 from tests.conftest import WorkerProcess, eventually
@@ -286,6 +288,8 @@ class Project:
     """The demo site with an empty database of its own, and the workers it was given."""
 
     directory: Path
+    #: SQLite and nothing else, unless these say otherwise.
+    variables: dict[str, str] = field(default_factory=dict)
     workers: list[WorkerProcess] = field(default_factory=list)
 
     @property
@@ -302,6 +306,7 @@ class Project:
             "JOBS_LEASE_SECONDS": "3",
             "DJANGO_SUPERUSER_PASSWORD": "only-for-tests",
             "PYTHONUNBUFFERED": "1",
+            **self.variables,
         }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -353,15 +358,23 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "db.sqlite3"
 
 
+@contextmanager
+def running(project: Project) -> Iterator[Project]:
+    """Whatever it starts is ended."""
+    try:
+        yield project
+    finally:
+        for started in project.workers:
+            if started.process.poll() is None:
+                started.process.kill()
+                started.process.wait()
+
+
 @pytest.fixture
 def project(migrated: Path, tmp_path: Path) -> Iterator[Project]:
     shutil.copy(migrated, tmp_path / "db.sqlite3")
-    project = Project(tmp_path)
-    yield project
-    for started in project.workers:
-        if started.process.poll() is None:
-            started.process.kill()
-            started.process.wait()
+    with running(Project(tmp_path)) as project:
+        yield project
 
 
 def ends_well(project: Project, command: str) -> None:
@@ -492,3 +505,18 @@ def test_every_command_works(command: str, project: Project) -> None:
 
     assert ways, "no way to try it: add one to WAYS"
     ways[0](project, command)
+
+
+@pytest.mark.real
+def test_the_variables_of_the_readme_lead_to_rabbitmq_and_postgresql(
+    tmp_path: Path,
+) -> None:
+    named = re.findall(r"^export (\w+)=(\w+)://", text_of("README.md"), re.MULTILINE)
+    assert named == [("RABBITMQ_URL", "amqp"), ("DATABASE_URL", "postgres")]
+    with environment_of("rabbitmq", tmp_path) as environment:
+        variables = {name: environment[name] for name in [*dict(named), "JOBS_PREFIX"]}
+        with running(Project(tmp_path, variables)) as project:
+            worker = project.worker()
+            assert "RabbitMQ" in worker.output
+            ends_well(project, "python manage.py newjob simulate_work Hello --wait")
+            assert worker.stop() == 0
