@@ -11,15 +11,15 @@ later one, which finds all connections made:
 - files: those with at least one function called for the job, in order of first opening;
 - functions: how many different ones were called;
 - turns: calls by which a thread passes from a function of one file of `jobs/` to a function
-  of another. Whoever reads the calls in their order opens another file at each. Frames of
-  Django, pika and Python in between are seen through, and a return by itself is no turn;
+  of another. A reader who follows the calls opens another file at each turn. Frames of
+  Django, pika and Python in between do not matter, and a return alone is no turn;
 - threads: those, of all processes, that did something for the job.
 
 What counts is what was done *for the job*. The calls of a thread between two waits (a select,
 a sleep, a queue, a condition) are one stretch. A stretch counts if it falls between the start
 of `newjob` and a second after `succeeded`, and if the processes made none like it, call by
-call, while there was no job. So idle turns of loops count nothing, and turns that a job causes
-do.
+call, while there was no job. So a loop's idle turns do not count, and the turns that a job
+causes do.
 
 Left out, because a reader who follows a job skips them: crash points, settings, the worker's
 lease, and what timers do (housekeeping with its services, the look for new queues), along with
@@ -79,7 +79,7 @@ DEADLINE_SECONDS = 60.0
 BACKENDS = {"sqlite": "SQLite", "rabbitmq": "PostgreSQL and RabbitMQ"}
 
 
-# In the processes that are traced.
+# In the processes that are traced: the saver, the worker, its children.
 
 
 class Profiler:
@@ -153,7 +153,7 @@ def _run_traced(log: str, role: str, arguments: Sequence[str]) -> None:
         execute_from_command_line(["manage.py", *arguments])
 
 
-# What they wrote.
+# The log that they write.
 
 
 class Thread(NamedTuple):
@@ -282,7 +282,7 @@ def _from_the_command_on(calls: list[Call]) -> Iterator[Call]:
     return (call for call in calls if call.at >= begun)
 
 
-# Taking it.
+# Taking the tour.
 
 
 @contextlib.contextmanager
@@ -432,7 +432,7 @@ def _leanest(of: str, calls: list[list[Call]]) -> Tour:
     return min(tours, key=lambda tour: tour.turns.total())
 
 
-# Telling of it.
+# Reporting it.
 
 
 def _report(tour: Tour, *, verbose: bool) -> Iterator[str]:
