@@ -24,7 +24,7 @@ GIVE_BACK_SECONDS = 0.5
 EARLY_SECONDS = 30.0
 #: First delay before a hint is tried again whose row is locked, in seconds. It doubles.
 FIRST_LOCK_RETRY = 0.0005
-#: Longest such delay, and how often to try a job whose hint was dropped, in seconds.
+#: The longest such delay, and how often to try a job whose hint was dropped, in seconds.
 LONGEST_LOCK_RETRY = 1.0
 #: How long after a claim to look for claims whose answer was lost, in seconds.
 UNANSWERED_SECONDS = 10.0
@@ -70,8 +70,8 @@ class Claimer:
     def reconsider(self) -> None:
         """Look again at the hints of `fenced`.
 
-        Whoever owns such a job settles it. But a database that crashed may have forgotten the
-        claim: then the job is queued, and the hint that is here may be its only one.
+        The attempt that owns the job settles it. But a database that crashed may have forgotten
+        the claim: then the job is queued, and the hint that is here may be its only one.
         """
         held = self._deliveries
         self._drop([d for job_id in self.fenced for d in held.get(job_id, ())])
@@ -114,7 +114,7 @@ class Claimer:
     def release_unanswered(self, worker: str, known: Iterable[str]) -> None:
         """Release what was claimed although the answer to the COMMIT was lost.
 
-        This worker runs only the `known` jobs, and no other worker rescues the rest while it lives.
+        This worker runs only the `known` jobs, and while it lives no other one rescues the rest.
         """
         unanswered = [
             outcomes.released(

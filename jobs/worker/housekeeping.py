@@ -63,7 +63,7 @@ class Housekeeping:
                     logger.warning("the lease was not renewed: %s", one_line(error))
                 is_troubled = True
                 connections[alias].close()
-            # A fault of ours. Without this thread the lease would lapse.
+            # A bug. Without this thread the lease would lapse.
             except Exception:
                 logger.exception("housekeeping failed unexpectedly, and goes on")
                 connections[alias].close()

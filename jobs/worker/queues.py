@@ -1,4 +1,4 @@
-"""Which queues a worker consumes: those that it was told to, or all, but none that is paused."""
+"""Which queues a worker consumes: all or the chosen ones, but none that is paused."""
 
 from __future__ import annotations
 

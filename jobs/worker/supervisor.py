@@ -158,7 +158,7 @@ class Supervisor:
             while not self._is_over():
                 news = self._fleet.wait(self._timeout())
                 self._turn(news)
-        # A fault of ours. The next worker finds everything in the rows.
+        # A bug. The next worker finds everything in the rows.
         except Exception:
             logger.exception("the worker failed unexpectedly, and ends")
             self._exit_code = exitcodes.SOFTWARE
