@@ -23,6 +23,7 @@ from django.db import connection, models, transaction
 from django.utils import timezone
 
 from devtools import services
+from devtools.services.servers import DIE_WITH_US
 from devtools.suite import marks, reruns
 from jobs import conf, enqueue, lifecycle, relay, values
 from jobs.models import Job, Queue, Worker
@@ -311,8 +312,9 @@ class Site:
         """Start a worker of one slot, unless `options` say otherwise."""
         log = self.directory / f"worker-{len(self.started)}.log"
         with log.open("w") as output:
+            program = [*DIE_WITH_US, sys.executable, "manage.py", "runworker"]
             process = subprocess.Popen(
-                [sys.executable, "manage.py", "runworker", "--processes=1", *options],
+                [*program, "--processes=1", *options],
                 cwd=ROOT,
                 env=self.environment(**more),
                 stdout=output,

@@ -26,7 +26,8 @@ import psycopg
 from devtools.chaos import checker, evidence, nemesis
 from devtools.chaos.checker import Final, Verdict
 from devtools.chaos.evidence import Evidence
-from devtools.chaos.system import DIE_WITH_US, ROOT, System
+from devtools.chaos.system import ROOT, System
+from devtools.services.servers import DIE_WITH_US
 
 ACCOUNTS = 100
 #: Seconds after the last fault: a purged queue heals within 75 s, and its jobs then run.

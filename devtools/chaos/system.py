@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +18,12 @@ from devtools.chaos import audit, evidence
 from devtools.chaos.evidence import Evidence
 from devtools.proxy import Proxy
 from devtools.services import PostgreSQLCluster, RabbitMQCluster, RabbitMQNode
+from devtools.services.servers import DIE_WITH_US
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PREFIX = "chaos"
 #: How long a worker's running jobs may take to end when it is asked to stop, in seconds.
 GRACE = 5
-#: Makes the kernel end a process when this one ends, however it ends.
-DIE_WITH_US = (
-    ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-)
 
 
 @dataclass

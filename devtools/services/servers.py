@@ -17,6 +17,11 @@ from typing import Self
 # at its standard input closes. The kernel closes it whichever way our process ends.
 GUARD = 'exec 3<&0; (cat <&3 >/dev/null; kill -9 0) & "$@" 3<&- & wait $!'
 
+#: Before a command: has the kernel kill its process when the thread that started it ends.
+DIE_WITH_US = (
+    ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+)
+
 
 class PrivateServer:
     """A private server: its directory and its processes, which surely end with ours."""

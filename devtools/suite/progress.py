@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+import threading
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
 
-from devtools.suite.reruns import Reruns, test_id
+from devtools.suite.reruns import Reruns, first_line, test_id
 
 #: Seconds from one line of progress to the next.
 INTERVAL = 15
@@ -51,7 +51,10 @@ class Progress:
         self._total = 0
         self._ended: set[str] = set()
         self._counts = {"passed": 0, "failed": 0, "skipped": 0}
-        self._written_at = time.monotonic()
+        self._over = threading.Event()
+
+    def pytest_sessionstart(self) -> None:
+        threading.Thread(target=self._write_now_and_then, daemon=True).start()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = self._total or len(session.items)
@@ -68,25 +71,31 @@ class Progress:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self._counts["failed"] += 1
-            self._write(f"FAILED {test_id(report)} ({report.when})")
+            self._write(
+                f"FAILED {test_id(report)} ({report.when})\n    {first_line(report)}"
+            )
         elif report.skipped:
             self._counts["skipped"] += 1
         elif report.when == "call" and report.passed:
             self._counts["passed"] += 1
         elif str(report.outcome) == "rerun":
-            self._write(f"REPEATED {test_id(report)} ({report.when})")
+            self._write(
+                f"REPEATED {test_id(report)} ({report.when})\n    {first_line(report)}"
+            )
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self._ended.add(nodeid)  # again when a test is repeated
-        if time.monotonic() > self._written_at + INTERVAL:
-            self._write_progress()
 
     def pytest_sessionfinish(self) -> None:
+        self._over.set()
         self._write_progress()
         Result(**self._counts, repeated=self._reruns.passed).save(self._result)
 
+    def _write_now_and_then(self) -> None:
+        while not self._over.wait(INTERVAL):
+            self._write_progress()
+
     def _write_progress(self) -> None:
-        self._written_at = time.monotonic()
         share = 100 * len(self._ended) // max(self._total, 1)
         counts = ", ".join(
             f"{count} {name}"

@@ -30,7 +30,7 @@ class Reruns:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if str(report.outcome) == "rerun":
-            self._failures.setdefault(test_id(report), _first_line(report))
+            self._failures.setdefault(test_id(report), first_line(report))
         elif report.when == "call" and report.passed:
             self._passed.add(test_id(report))
         elif report.failed:
@@ -56,7 +56,8 @@ def test_id(report: pytest.TestReport) -> str:
     return test if at and "]" not in group else report.nodeid
 
 
-def _first_line(report: pytest.TestReport) -> str:
+def first_line(report: pytest.TestReport) -> str:
+    """The first line of the error."""
     crash = getattr(report.longrepr, "reprcrash", None)
     lines = str(crash.message if crash else report.longrepr).splitlines()
     return lines[0] if lines else ""

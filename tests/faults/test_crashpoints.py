@@ -31,6 +31,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from devtools.proxy import Proxy
+from devtools.services.servers import DIE_WITH_US
 from jobs import conf, crashpoints, lifecycle, outcomes
 from jobs.models import Job, Queue, Worker
 from jobs.statuses import FINISHED, Status
@@ -168,7 +169,7 @@ class Gap:
             command = ["runworker", "--processes=1", f"--queues={self.queue}"]
         with (self.directory / f"{self.point}.log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", *command],
+                [*DIE_WITH_US, sys.executable, "manage.py", *command],
                 cwd=ROOT,
                 env=self.site.environment(**self._armed()),
                 stdout=log,
