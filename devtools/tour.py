@@ -21,8 +21,8 @@ of `newjob` and a second after `succeeded`, and if the processes made none like 
 call, while there was no job. So a loop's idle turns do not count, and the turns that a job
 causes do.
 
-Left out, because a reader who follows a job skips them: crash points, settings, the worker's
-lease, and what timers do (housekeeping with its services, the look for new queues), along with
+Left out, because a reader who follows a job skips them: crash points, settings, what listeners
+of events do (the worker's log is one), the worker's lease, and what timers do (housekeeping with its services, the look for new queues), along with
 whatever those call.
 
 Timers can fall into the second that is watched, and batches come out one way or another. So
@@ -60,6 +60,7 @@ from devtools import services
 LEFT_OUT = (
     "crashpoints.py",
     "conf.py",
+    "events.py",
     "worker/lease.py",
     "worker/housekeeping.py",
     "worker/queues.py",
