@@ -251,3 +251,28 @@ def test_the_report_names_what_passed_only_when_repeated(
 
 def test_no_part_at_all_is_a_failure() -> None:
     assert report({}, strict=False) == 1
+
+
+def suite(*tests: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "devtools.suite", *tests],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_named_test_runs_where_it_says_something() -> None:
+    done = suite("tests/benchmarks/test_simulation.py", "-k", "keep_every_slot_busy")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("on sqlite:\n")
+    assert "2 passed" in done.stdout
+    assert "on postgresql" not in done.stdout
+
+
+def test_name_that_selects_nothing_is_a_failure() -> None:
+    done = suite("tests/benchmarks/test_simulation.py", "-k", "no_such_test")
+
+    assert done.returncode == 5
+    assert done.stdout == ""
