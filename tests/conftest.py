@@ -77,11 +77,13 @@ def eventually(
     condition: Callable[[], Any], seconds: float = DEADLINE, what: str = ""
 ) -> Any:
     """Wait for the condition to hold, and return its value; fail at the deadline."""
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > seconds:
             pytest.fail(f"not so within {seconds} s: {what or condition}")
-        time.sleep(0.02)
+        # Less often the longer it takes: several tests wait at a time, and asking costs CPU.
+        time.sleep(min(max(0.02, waited / 50), 0.1))
     return value
 
 
