@@ -240,6 +240,7 @@ def finished_long_ago(jobs: list[Job]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.xdist_group("crashpoints")  # one at a time: many workers, many connections
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("transport", "actions"), selections(), indirect=["transport"])
 def test_a_failure_between_two_steps_loses_nothing_and_doubles_nothing(
