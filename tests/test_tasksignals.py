@@ -197,3 +197,15 @@ def test_a_receiver_in_the_place_of_djangos_own_is_heard() -> None:
     finally:
         task_started.disconnect(receiver)
         task_started.connect(compat.log_task_started)
+
+
+def test_a_receiver_that_is_connected_later_hears_the_next_run() -> None:
+    def receiver(**kwargs: Any) -> None:
+        pass
+
+    assert not tasksignals.run_is_heard()
+    for signal in (task_started, task_finished):
+        signal.connect(receiver)
+        assert tasksignals.run_is_heard()
+        signal.disconnect(receiver)
+        assert not tasksignals.run_is_heard()
