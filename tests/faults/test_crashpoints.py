@@ -107,7 +107,7 @@ def test_each_database_tries_other_actions() -> None:
 
 @dataclass
 class Gap:
-    """One crash point, and all that belongs to it."""
+    """One crash point and everything that belongs to it."""
 
     point: str
     action: str
@@ -140,9 +140,9 @@ class Gap:
         return self.marker.exists() and bool(self.marker.read_text())
 
     def bait(self, make_job: MakeJob) -> None:
-        """Save jobs of every kind that an armed process may need to get there."""
+        """Save jobs of every kind that an armed process may need to reach the point."""
         make_job(f"{SAMPLE}.book", self.point, queue=self.queue)
-        # It may meet the fate of the other, should that one be put back before.
+        # It may fail together with the other job, should that one be put back first.
         make_job(
             f"{SAMPLE}.write",
             str(self.evidence),
@@ -157,10 +157,10 @@ class Gap:
             finished_long_ago([make_job(queue="prune") for _ in range(3)])
         if self.point.startswith("rescue"):
             orphan = make_job(f"{SAMPLE}.book", self.point, queue=self.queue)
-            lifecycle.claim([orphan.pk], somebody(a_moment_ago()).pk)
+            lifecycle.claim([orphan.pk], worker_until(a_moment_ago()).pk)
 
     def start(self) -> None:
-        """Start what will get there: a worker of this queue alone, or a command."""
+        """Start a process that reaches the point: a worker of this queue alone, or a command."""
         if self.point.startswith("save"):
             command = ["newjob", f"{SAMPLE}.book", self.point, f"--queue={self.queue}"]
         elif self.point.startswith("prune"):
@@ -177,7 +177,7 @@ class Gap:
             )
 
     def meet(self) -> None:
-        """Wait until it is there. If it froze, leave it frozen for a while, and wake it."""
+        """Wait until it reached the point. If it froze, leave it frozen for a while and wake it."""
         deadline = time.monotonic() + 90
         while not self.is_reached and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -193,7 +193,7 @@ class Gap:
         frozen.send_signal(signal.SIGCONT)
 
     def dismiss(self) -> None:
-        """It may end now, if it lives and is able to."""
+        """Let it end now, if it is alive and able to."""
         if self.process:
             self.process.terminate()
 
@@ -225,13 +225,13 @@ class Gap:
         return url.replace(f":{port}", f":{proxy.port}")
 
 
-def somebody(lease_until: datetime) -> Worker:
+def worker_until(lease_until: datetime) -> Worker:
     return Worker.objects.create(host="host", pid=1, slots=1, lease_until=lease_until)
 
 
 def finished_long_ago(jobs: list[Job]) -> None:
     soon = timezone.now() + timedelta(minutes=1)
-    claims = lifecycle.claim([job.pk for job in jobs], somebody(soon).pk)
+    claims = lifecycle.claim([job.pk for job in jobs], worker_until(soon).pk)
     lifecycle.finish([outcomes.succeeded(claim, None) for claim, _ in claims])
     # Those that were claimed: a relay that marks a row just now has it locked.
     Job.objects.filter(pk__in=[claim.job_id for claim, _ in claims]).update(

@@ -1,4 +1,4 @@
-"""Tasks for the tests: each does one thing that a task may do to its worker."""
+"""Tasks for the tests: each does one thing that a task might do to its worker."""
 
 import ctypes
 import os
@@ -45,7 +45,7 @@ def nap(seconds: float) -> float:
 
 @task
 def wait_for(path: str, begun: str = "") -> None:
-    """Sleep until there is a file of this name."""
+    """Sleep until a file of this name exists."""
     if begun:
         Path(begun).touch()
     while not Path(path).exists():
@@ -60,7 +60,7 @@ def wait_for_atomically(path: str) -> None:
 
 @task
 def nap_and_tell(seconds: float) -> int:
-    """Sleep, and return the id of the process that did."""
+    """Sleep, and return the id of this process."""
     time.sleep(seconds)
     return os.getpid()
 
@@ -86,19 +86,19 @@ def kill_the_worker() -> None:
 
 @task
 def leave(code: int = 0) -> None:
-    """Leave the process as if there were nothing more to do."""
+    """Exit as if there were nothing more to do."""
     os._exit(code)
 
 
 @task
 def not_json() -> object:
-    """Return something that no database could hold."""
+    """Return something that no database can store."""
     return object()
 
 
 @task
 def write(path: str, text: str) -> None:
-    """Append a line to a file: evidence of having run."""
+    """Append a line to a file, as evidence that this ran."""
     with open(path, "a") as file:
         file.write(f"{text}\n")
 
@@ -112,7 +112,7 @@ def nap_and_write(context: TaskContext, seconds: float, path: str) -> None:
 
 @task(takes_context=True)
 def which_attempt(context: TaskContext) -> int:
-    """The number of this attempt."""
+    """Return the number of this attempt."""
     return context.attempt
 
 
@@ -124,7 +124,7 @@ async def asynchronous(value: int) -> int:
 
 @task
 def nap_once(seconds: float, marker: str) -> str:
-    """Sleep at the first attempt, and end at once at every further one."""
+    """Sleep at the first attempt, and return at once at every other."""
     if Path(marker).exists():
         return "rested"
     Path(marker).touch()
@@ -148,7 +148,7 @@ def start_sleeper(pid_file: str) -> None:
 
 @task(queue_name="mail", priority=7, max_attempts=4)
 def with_defaults() -> None:
-    """Say for itself where, how urgently and how often it runs."""
+    """Declare its own queue, priority and attempts."""
 
 
 @task(max_attempts=3)
@@ -163,13 +163,13 @@ def fail_twice(evidence: str) -> str:
 
 @task(max_attempts=5, give_up_on=(KeyError,))
 def give_up() -> None:
-    """Raise what no retry can help."""
+    """Raise an error that no retry can help."""
     raise KeyError("gone")
 
 
 @task
 def snooze_once(marker: str) -> str:
-    """Ask for a later time, once."""
+    """Snooze once."""
     if Path(marker).exists():
         return "awake"
     Path(marker).touch()
@@ -178,7 +178,7 @@ def snooze_once(marker: str) -> str:
 
 @task
 def call_off() -> None:
-    """Call itself off."""
+    """Cancel itself."""
     raise Cancel("nobody needs this any more")
 
 
@@ -200,7 +200,7 @@ def make_queue(
 
 @task(max_attempts=1)
 def deadlock(marker: str) -> str:
-    """Meet what PostgreSQL calls a deadlock, once."""
+    """Raise what PostgreSQL raises at a deadlock, once."""
     if Path(marker).exists():
         return "through"
     Path(marker).touch()
@@ -217,7 +217,7 @@ def outlast_its_limit() -> None:
 
 @task(timeout=1)
 def tidy_up_at_its_limit(marker: str) -> None:
-    """Hear that its time is over, and use what is left."""
+    """Catch the end of its time limit, and tidy up."""
     try:
         time.sleep(60)
     except TimeLimit:
@@ -234,7 +234,7 @@ def outlast_its_limit_busily() -> None:
 
 @task(timeout=1, max_attempts=1)
 def ignore_its_limit() -> None:
-    """Be deaf to whatever it is told."""
+    """Ignore every exception that it is sent."""
     while True:
         try:
             time.sleep(60)
@@ -244,13 +244,13 @@ def ignore_its_limit() -> None:
 
 @task
 def be_deaf() -> None:
-    """Sleep where no exception of Python's can reach it."""
+    """Sleep where no Python exception can reach it."""
     ctypes.CDLL(None).pause()
 
 
 @task(interruptible=True)
 def nap_until_cancelled(marker: str = "") -> None:
-    """Sleep, and leave evidence of having been interrupted."""
+    """Sleep, and leave evidence when interrupted."""
     try:
         time.sleep(60)
     except Cancel:
@@ -261,7 +261,7 @@ def nap_until_cancelled(marker: str = "") -> None:
 
 @task(takes_context=True)
 def ask_whether_cancelled(context: JobContext, answer: str) -> str:
-    """Ask, and answer by ending well, by calling itself off or by raising."""
+    """Wait until it is cancelled, then return, cancel itself, or raise."""
     while not context.cancelled:
         time.sleep(0.02)
     if answer == "raise":
@@ -273,7 +273,7 @@ def ask_whether_cancelled(context: JobContext, answer: str) -> str:
 
 @task(takes_context=True)
 def complete_with_a_queue(context: JobContext, name: str, then: str = "") -> str:
-    """Write a row in one transaction with the completion, and go on after it."""
+    """Write a row in one transaction with the completion, and continue after it."""
     with context.completing() as completion:
         Queue.objects.create(name=name)
         completion.result = {"made": name}
@@ -291,27 +291,27 @@ def complete_with_a_queue(context: JobContext, name: str, then: str = "") -> str
 
 @task(takes_context=True, atomic=True)
 def complete_what_is_atomic(context: JobContext) -> None:
-    """Ask for what an atomic task has anyway."""
+    """Ask for the completion that an atomic task has anyway."""
     with context.completing():
         pass
 
 
 @task(max_attempts=1)
 def take_memory(mebibytes: int) -> int:
-    """Fill so much memory, and return the id of the process that did."""
+    """Allocate this much memory, and return the id of this process."""
     assert (b"x" * (mebibytes << 20)).count(b"y") == 0
     return os.getpid()
 
 
 @task
 def which_process() -> int:
-    """The id of the process that runs this."""
+    """Return the id of this process."""
     return os.getpid()
 
 
 @task
 def wander(directory: str) -> str:
-    """Leave the working directory, and return which it was."""
+    """Change the working directory, and return the old one."""
     home = os.getcwd()
     os.chdir(directory)
     return home
@@ -319,7 +319,7 @@ def wander(directory: str) -> str:
 
 @task(atomic=True, max_attempts=5)
 def book(entry: str) -> str:
-    """Write a row that nothing keeps from being written twice."""
+    """Write a row that could be written twice."""
     Group.objects.create(name=f"{entry} {uuid4().hex}")
     return entry
 
@@ -336,13 +336,13 @@ def die_once(marker: str) -> str:
 
 @task
 def crash() -> None:
-    """Read where there is nothing to be read."""
+    """Crash: read from an address that is not mapped."""
     ctypes.string_at(0)
 
 
 @task
 def print_much(mebibytes: int) -> int:
-    """Print so much, and what is no text."""
+    """Print this much, in bytes that are not text."""
     line = b"\x00\xff" * 512
     for _ in range(mebibytes * 1024):
         os.write(1, line)
@@ -351,13 +351,13 @@ def print_much(mebibytes: int) -> int:
 
 @task
 def raise_what_cannot_be_stored() -> None:
-    """Raise a message that is huge, and that no PostgreSQL would take."""
+    """Raise a huge message that PostgreSQL does not accept."""
     raise ValueError("\0\ud800" * 10**6)
 
 
 @task
 def return_too_much() -> str:
-    """Return more than a row may hold."""
+    """Return more than a row may store."""
     return "x" * 10**6
 
 
@@ -370,7 +370,7 @@ class Unprintable(Exception):
 
 @task
 def raise_what_cannot_be_printed() -> None:
-    """Raise what has no words."""
+    """Raise an exception that cannot be printed."""
     raise Unprintable
 
 
@@ -384,14 +384,14 @@ def compute(seconds: float) -> None:
 
 @task
 def leave_a_transaction_open() -> None:
-    """Begin a transaction and leave it, with a row written, for whoever comes next."""
+    """Write a row and leave the transaction open to the next job."""
     transaction.set_autocommit(False)
     Group.objects.create(name="not committed")
 
 
 @task(atomic=True, max_attempts=1)
 def lock_two_queues(first: str, second: str, directory: str) -> None:
-    """Lock two rows, one after the other, once somebody else has locked one, too."""
+    """Lock two rows in turn, the second after another job has locked it."""
     rows = Queue.objects.select_for_update()
     rows.get(name=first)
     (Path(directory) / first).touch()
@@ -402,11 +402,11 @@ def lock_two_queues(first: str, second: str, directory: str) -> None:
 
 @task(atomic=True, max_attempts=1)
 def add_queue(name: str) -> None:
-    """Write a row that may be there already."""
+    """Write a row that may exist already."""
     Queue.objects.get_or_create(name=name)
 
 
 @task(max_attempts=1)
 def query() -> int:
-    """Ask the database something."""
+    """Query the database."""
     return Queue.objects.count()
