@@ -237,6 +237,37 @@ MUTANTS = (
             "tests/test_enqueue.py::test_rolled_back_save_leaves_no_row_and_sends_no_signal[on]",
         ),
     ),
+    # Listeners hear of what was committed, and can break nothing.
+    Mutant(
+        name="events-before-the-commit",
+        file="jobs/announcements.py",
+        whole="        transaction.on_commit(partial(event.send, batch), using=using)\n",
+        broken="        event.send(batch)\n",
+        tests=(
+            "tests/test_announcements.py::TestEnqueued::"
+            "test_a_rollback_is_not_heard_and_a_commit_is_heard_after_it",
+        ),
+    ),
+    Mutant(
+        name="a-listener-may-exit",
+        file="jobs/events.py",
+        whole="            except BaseException:\n",
+        broken="            except Exception:\n",
+        tests=(
+            "tests/worker/test_events.py::"
+            "test_listeners_and_receivers_that_exit_change_no_outcome[database]",
+        ),
+    ),
+    Mutant(
+        name="a-receiver-may-exit",
+        file="jobs/tasksignals.py",
+        whole="    except BaseException:\n",
+        broken="    except ArithmeticError:\n",
+        tests=(
+            "tests/worker/test_events.py::"
+            "test_listeners_and_receivers_that_exit_change_no_outcome[database]",
+        ),
+    ),
     # Where the table is the queue, a worker is notified. Polling would hide a loss as slowness.
     Mutant(
         name="no-notification",
