@@ -289,7 +289,7 @@ def blank_fields() -> dict[str, Any]:
     return {field.attname: field.get_default() for field in _meta().concrete_fields}
 
 
-def is_plain(job: NewJob) -> bool:
+def states_only_columns(job: NewJob) -> bool:
     """Whether the job states only what `COLUMNS` holds, as nearly all do."""
     if type(job) is not _meta().model or "created_by" in job._state.fields_cache:
         return False
@@ -308,7 +308,7 @@ def _blank_rest() -> tuple[list[str], list[Any]]:
 
 
 def insert_one(job: NewJob, using: str) -> None:
-    """Do what Model.save() does for a new job that `is_plain`, signals included."""
+    """Do what Model.save() does for a new job that `states_only_columns`, signals included."""
     model = type(job)
     details: dict[str, Any] = {"instance": job, "raw": False, "update_fields": None}
     pre_save.send(sender=model, using=using, **details)

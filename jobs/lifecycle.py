@@ -24,8 +24,8 @@ from jobs.outcomes import Budget, Claim, Claimed, Fence, Outcome, succeeded
 from jobs.sql import Columns, Keep, Statement
 from jobs.statuses import RETRYABLE, Status
 
-#: What a claim is made of, as the database returns it: all but the worker, which asked.
-_CALL = [name for name in Claim._fields if name != "worker"]
+#: What the database returns of a claim: all but the worker, which asked for it.
+_CLAIM_COLUMNS = [name for name in Claim._fields if name != "worker"]
 
 # The inner SELECT takes the locks, and skips rows that another transaction is changing: two
 # claims of overlapping lists neither wait for each other nor deadlock. A status that is an
@@ -50,7 +50,9 @@ _CLAIM = Statement(
     """,
     {"job_id": ("uuid", str)},
     keep=Keep.BRIEFLY,
-    returned=", ".join([*_CALL, *Budget._fields]).replace("job_id", "{id_text}"),
+    returned=", ".join([*_CLAIM_COLUMNS, *Budget._fields]).replace(
+        "job_id", "{id_text}"
+    ),
 )
 
 
@@ -63,7 +65,7 @@ def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claimed]:
     # SQLite stores ids without dashes.
     alias = jobs_alias()
     rows = _CLAIM.execute(alias, batch, worker=worker.replace("-", ""))
-    width, new = len(_CALL), tuple.__new__
+    width, new = len(_CLAIM_COLUMNS), tuple.__new__
     # Fast path: the constructors of Claim and Budget take twice as long.
     claims = [
         Claimed(new(Claim, (worker, *row[:width])), new(Budget, row[width:]))

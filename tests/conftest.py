@@ -129,7 +129,7 @@ def fast_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Run a test twice: with our fast paths, and with what they replace."""
     if request.param == "off":
         monkeypatch.setattr(Job, "__init__", models.Model.__init__)
-        monkeypatch.setattr(enqueue, "is_plain", lambda job: False)
+        monkeypatch.setattr(enqueue, "states_only_columns", lambda job: False)
         monkeypatch.setattr(prepared, "_may_prepare", lambda connection, keep: False)
         monkeypatch.setattr(values, "_is_plain", lambda value: False)
         monkeypatch.setattr(values, "_WRITE", {})

@@ -292,7 +292,7 @@ class Job(models.Model):
         stated: object = self.run_after
         is_due = isinstance(stated, DatabaseDefault)
         has_options = args or kwargs.keys() - {"using", "force_insert"}
-        if has_options or not enqueue.is_plain(self):
+        if has_options or not enqueue.states_only_columns(self):
             super().save(*args, **kwargs)
         else:
             enqueue.insert_one(self, using)

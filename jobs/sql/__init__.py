@@ -4,7 +4,6 @@ Write one as a module constant, `MARK = Statement("UPDATE … FROM {batch} …",
 with `MARK.execute(alias, items)`. `Statement` lists the `{words}`.
 """
 
-from jobs.sql.batch import Columns
 from jobs.sql.dialect import (
     VENDORS,
     asynchronous_commit,
@@ -13,7 +12,7 @@ from jobs.sql.dialect import (
     skip_locked,
 )
 from jobs.sql.prepared import Keep
-from jobs.sql.statement import Statement
+from jobs.sql.statement import Columns, Statement
 from jobs.sql.timeout import time_limit
 
 __all__ = [

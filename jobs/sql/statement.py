@@ -1,15 +1,23 @@
-"""A statement: written once for both databases, run over a batch of items."""
+"""A statement: written once for both databases, run over a batch of items.
+
+The batch is a table to the statement: one array per column on PostgreSQL, one JSON text on
+SQLite. So the text stays the same whatever the batch's length, and no limit on the number of
+parameters is met.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from django.db import connections
 
-from jobs.sql import batch, dialect, prepared
-from jobs.sql.batch import Columns
+from jobs.sql import dialect, prepared
 from jobs.sql.prepared import Keep
+
+#: Of each column: its type, in PostgreSQL's words, and how it is read from an item.
+Columns: TypeAlias = Mapping[str, tuple[str, Callable[[Any], Any]]]
 
 
 class Statement:
@@ -60,16 +68,16 @@ class Statement:
         connection, planned = connections[alias], None
         if connection.vendor == "sqlite":
             text = self.render("json")
-            parameters |= batch.json_parameters(self._columns, items)
+            parameters |= _json_parameters(self._columns, items)
         elif connection.vendor != "postgresql":
             raise dialect.unsupported(alias)
         elif len(items) == 1:
             text = self.render("row")
-            parameters |= batch.row_parameters(self._columns, items[0])
+            parameters |= _row_parameters(self._columns, items[0])
             planned = prepared.cursor(connection, self._keep)
         else:
             text = self.render("arrays")
-            parameters |= batch.array_parameters(self._columns, items)
+            parameters |= _array_parameters(self._columns, items)
         if planned is not None:
             with connection.wrap_database_errors:
                 planned.execute(text, parameters, prepare=True)
@@ -91,7 +99,7 @@ class Statement:
         connection = connections[alias]
         if connection.vendor == "postgresql" and prepared.may_commit(connection):
             text = self.render("row")
-            parameters = batch.row_parameters(self._columns, item)
+            parameters = _row_parameters(self._columns, item)
             return prepared.commit(connection, text, parameters)
         return bool(self.execute(alias, [item]))
 
@@ -123,8 +131,87 @@ def _escape(text: str) -> str:
     return text.replace("%", "%%")
 
 
+# The batch as a table.
+
+# How SQLite reads a column of these types, where the value as it is would not do.
+_SQLITE_COLUMN = {
+    # As Django stores them: without dashes; in UTC, without a zone.
+    "uuid": "replace({value}, '-', '')",
+    "timestamptz": "substr({value}, 1, 26)",
+}
+
+
+def _row_table(columns: Columns) -> str:
+    """A batch of one, for PostgreSQL, which plans it in a fraction of the time."""
+    values = ", ".join(
+        f"%(batch_{name})s::{kind} AS {name}" for name, (kind, _) in columns.items()
+    )
+    return f"(SELECT {values}) AS batch"
+
+
+def _row_parameters(columns: Columns, item: Any) -> dict[str, Any]:
+    return {f"batch_{name}": read(item) for name, (_, read) in columns.items()}
+
+
+def _array_table(columns: Columns) -> str:
+    """A batch of many, for PostgreSQL."""
+    # Each array is a query of its own, so that the planner does not know its length: it
+    # reckons with ten rows, and looks each of them up by its key.
+    arrays = ", ".join(
+        f"(SELECT %(batch_{name})s::{kind}[])" for name, (kind, _) in columns.items()
+    )
+    return f"unnest({arrays}) AS batch({', '.join(columns)})"
+
+
+def _array_parameters(columns: Columns, items: Sequence[Any]) -> dict[str, str]:
+    return {
+        f"batch_{name}": _array_text([*map(read, items)])
+        for name, (_, read) in columns.items()
+    }
+
+
+def _json_table(columns: Columns) -> str:
+    """A batch of any length, for SQLite."""
+    # Each row is an array: a place in it is found in half the time that a name is.
+    extracted = ", ".join(
+        _SQLITE_COLUMN.get(kind, "{value}").format(value=f"value ->> {place}")
+        + f" AS {name}"
+        for place, (name, (kind, _)) in enumerate(columns.items())
+    )
+    return f"(SELECT {extracted} FROM json_each(%(batch)s)) AS batch"  # noqa: S608 - words of our own
+
+
+def _json_parameters(columns: Columns, items: Sequence[Any]) -> dict[str, str]:
+    values = [map(read, items) for _, read in columns.values()]
+    return {"batch": json.dumps([*zip(*values, strict=True)])}
+
+
+def _array_text(values: Sequence[Any]) -> str:
+    """An array as PostgreSQL reads it, in a fraction of the time that a driver takes."""
+    if values.count(values[0]) == len(values):
+        # As most columns of thousands of jobs are.
+        return "{" + ",".join([_array_item(values[0])] * len(values)) + "}"
+    try:
+        text = '","'.join(values)
+    except TypeError:
+        pass  # not all of them are text
+    else:
+        if "\\" not in text and text.count('"') == 2 * (len(values) - 1):
+            return f'{{"{text}"}}'
+    return "{" + ",".join(map(_array_item, values)) + "}"
+
+
+def _array_item(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+#: Each form of the batch: the database that takes it, and its table.
 _SHAPES: dict[str, tuple[str, Callable[[Columns], str]]] = {
-    "row": ("postgresql", batch.row_table),
-    "arrays": ("postgresql", batch.array_table),
-    "json": ("sqlite", batch.json_table),
+    "row": ("postgresql", _row_table),
+    "arrays": ("postgresql", _array_table),
+    "json": ("sqlite", _json_table),
 }
