@@ -68,8 +68,8 @@ def send_enqueued(jobs: Iterable[Any]) -> None:
 def run_is_heard() -> bool:
     """Whether anyone hears of an attempt that starts, or of one that succeeds.
 
-    It is asked for every job, and answers in a tenth of a microsecond: if nobody heard of the
-    job before, it only looks whether there are more receivers now.
+    Called for every job, so it takes a tenth of a microsecond: if no receiver heard of the job
+    before, it only looks whether there are more receivers now.
     """
     global _unheard  # noqa: PLW0603 - the one piece of state here
     receivers = len(_started.receivers) + len(_finished.receivers)
