@@ -22,8 +22,8 @@ call, while there was no job. So a loop's idle turns do not count, and the turns
 causes do.
 
 Left out, because a reader who follows a job skips them: crash points, settings, what listeners
-of events do (the worker's log is one), the worker's lease, and what timers do (housekeeping with its services, the look for new queues), along with
-whatever those call.
+of events do (the worker's log is one), the worker's lease, and what timers do (housekeeping
+with its services, the look for new queues), along with whatever those call.
 
 Timers can fall into the second that is watched, and batches come out one way or another. So
 several runs are made, and the one with the fewest turns is printed. At 4f52729, before the
