@@ -7,12 +7,12 @@
         for job in jobs:
             page(f"{job.task} {job.job_id}: {job.message}")
 
-Connect listeners in the `ready()` of an AppConfig, so that every process has them. What
-each event says, and the process and thread that sends it, stands in docs/events.md.
+Connect listeners in the `ready()` of an AppConfig, so that every process has them.
+docs/events.md says what each event carries, and which process and thread sends it.
 
 Events come in batches: a listener gets a list, because a busy worker claims and finishes
-hundreds of jobs at once. An event without listeners costs one truth test for each batch;
-the place that sends it asks first:
+hundreds of jobs at once. An event without listeners costs one truth test a batch, because
+the sender asks first:
 
     if events.job_claimed.listeners:
         events.job_claimed.send([events.Claimed(…) for claim in claims])

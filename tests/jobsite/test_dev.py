@@ -42,8 +42,8 @@ def test_a_taken_port_is_named_with_a_free_one(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
-    [port, nobody] = free_ports(2)
-    url = f"postgres://me:secret@127.0.0.1:{nobody}/jobs"
+    [port, closed] = free_ports(2)
+    url = f"postgres://me:secret@127.0.0.1:{closed}/jobs"
 
     refused = subprocess.run(
         [sys.executable, "-m", "jobsite.dev"],
@@ -56,7 +56,7 @@ def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -
     assert refused.returncode == 1
     [line] = refused.stderr.splitlines()
     assert "the database does not answer" in line
-    assert f"PostgreSQL, me:***@127.0.0.1:{nobody}/jobs" in refused.stdout
+    assert f"PostgreSQL, me:***@127.0.0.1:{closed}/jobs" in refused.stdout
     assert "secret" not in refused.stdout + refused.stderr
 
 

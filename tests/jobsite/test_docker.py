@@ -106,7 +106,9 @@ def test_hadolint_refuses_a_broken_dockerfile(tmp_path: Path) -> None:
 
 
 def test_every_port_is_published_to_this_host_only(configured: dict[str, Any]) -> None:
-    published = [port for each in configured.values() for port in each.get("ports", ())]
+    published = [
+        port for service in configured.values() for port in service.get("ports", ())
+    ]
 
     assert published
     assert all(port["host_ip"] == "127.0.0.1" for port in published)
@@ -128,8 +130,8 @@ def test_the_worker_has_longer_to_stop_than_its_grace(
 def test_the_mounted_files_exist(configured: dict[str, Any]) -> None:
     mounted = [
         Path(volume["source"])
-        for each in configured.values()
-        for volume in each.get("volumes", ())
+        for service in configured.values()
+        for volume in service.get("volumes", ())
         if volume["type"] == "bind"
     ]
 

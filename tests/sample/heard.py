@@ -41,15 +41,15 @@ def listen(path: str, *, then_raise: bool) -> None:
     def hear_signal(
         name: str, sender: Any, task_result: TaskResult, **kwargs: Any
     ) -> None:
-        error = sys.exc_info()[1]
+        raised = sys.exc_info()[1]
         described = {
             "job_id": task_result.id,
             "sender": f"{sender.__module__}.{sender.__name__}",
             "status": task_result.status,
             "value": task_result._return_value,  # type: ignore[attr-defined]
             "attempts": task_result.attempts,
-            "errors": [each.exception_class_path for each in task_result.errors],
-            "raised": error and type(error).__name__,
+            "errors": [error.exception_class_path for error in task_result.errors],
+            "raised": raised and type(raised).__name__,
         }
         note(name, [described])
 
