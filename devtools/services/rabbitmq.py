@@ -51,6 +51,8 @@ def rabbitmq_answers(
         pika.BlockingConnection(parameters).close()
     except (AMQPError, AMQPConnectorException, OSError):
         return False
+    except ValueError:  # what pika raises if the connection is reset at once
+        return False
     return True
 
 

@@ -23,9 +23,16 @@ PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[RabbitMQNode]:
+def secure_node() -> Iterator[RabbitMQNode]:
     with RabbitMQNode(tls=True) as node:
         yield node
+
+
+@pytest.fixture
+def node(secure_node: RabbitMQNode) -> RabbitMQNode:
+    if not secure_node.is_running:  # the test before failed while it was stopped
+        secure_node.start()
+    return secure_node
 
 
 def publish(node: RabbitMQNode, queue: str) -> None:
