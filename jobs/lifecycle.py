@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 
 from jobs import announcements, crashpoints, events, signals
 from jobs.models import Job, jobs_alias
-from jobs.outcomes import Budget, Claim, Claimed, Fence, Outcome, succeeded
+from jobs.outcomes import Budget, Claim, ClaimedJob, Fence, Outcome, succeeded
 from jobs.sql import Columns, Keep, Statement
 from jobs.statuses import RETRYABLE, Status
 
@@ -56,7 +56,7 @@ _CLAIM = Statement(
 )
 
 
-def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claimed]:
+def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[ClaimedJob]:
     """queued → running, for those that are due, still waiting, and not of a paused queue."""
     batch = list(job_ids)
     worker = str(worker)
@@ -68,7 +68,7 @@ def claim(job_ids: Iterable[UUID | str], worker: UUID | str) -> list[Claimed]:
     width, new = len(_CLAIM_COLUMNS), tuple.__new__
     # Fast path: the constructors of Claim and Budget take twice as long.
     claims = [
-        Claimed(new(Claim, (worker, *row[:width])), new(Budget, row[width:]))
+        ClaimedJob(new(Claim, (worker, *row[:width])), new(Budget, row[width:]))
         for row in rows
     ]
     if events.job_claimed.listeners:

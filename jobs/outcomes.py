@@ -54,7 +54,7 @@ class Budget(NamedTuple):
         return cls(*(getattr(job, name) for name in cls._fields))
 
 
-class Claimed(NamedTuple):
+class ClaimedJob(NamedTuple):
     """What the database returns for each job that was claimed."""
 
     claim: Claim

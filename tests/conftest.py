@@ -27,7 +27,7 @@ from devtools.services.servers import DIE_WITH_US
 from devtools.suite import marks, reruns
 from jobs import conf, enqueue, lifecycle, relay, values
 from jobs.models import Job, Queue, Worker
-from jobs.outcomes import Claimed
+from jobs.outcomes import ClaimedJob
 from jobs.sql import prepared
 from jobs.transports.base import Consumer, Delivery
 
@@ -352,10 +352,10 @@ def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
             worker.process.wait()
 
 
-def claimed(job: Job, worker: Worker) -> Claimed:
+def claimed(job: Job, worker: Worker) -> ClaimedJob:
     """Claim the job once no relay holds its lock to mark it."""
     (claimed,) = eventually(lambda: lifecycle.claim([job.pk], worker.pk))
-    return cast(Claimed, claimed)
+    return cast(ClaimedJob, claimed)
 
 
 def status_of(job: Job) -> str:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from jobs import events, lifecycle, outcomes
 from jobs.events import Ended, Event
 from jobs.models import Job, Queue, Worker
-from jobs.outcomes import Claim, Claimed
+from jobs.outcomes import Claim, ClaimedJob
 from tests.conftest import MakeJob
 from tests.sample.tasks import echo
 
@@ -42,8 +42,8 @@ def heard() -> Iterator[Heard]:
 
 
 @pytest.fixture
-def claim(make_job: MakeJob, worker_row: Worker) -> Callable[..., Claimed]:
-    def claim(**fields: Any) -> Claimed:
+def claim(make_job: MakeJob, worker_row: Worker) -> Callable[..., ClaimedJob]:
+    def claim(**fields: Any) -> ClaimedJob:
         job = make_job(**fields)
         (claimed,) = lifecycle.claim([job.pk], worker_row.pk)
         return claimed
@@ -127,7 +127,7 @@ class TestAttempts:
         )
 
     def test_a_success(
-        self, heard: Heard, claim: Callable[..., Claimed], worker_row: Worker
+        self, heard: Heard, claim: Callable[..., ClaimedJob], worker_row: Worker
     ) -> None:
         claimed, _ = claim(queue="mail")
         lifecycle.finish([outcomes.succeeded_with_json(claimed, "1", 1_500_000)])
@@ -150,7 +150,7 @@ class TestAttempts:
         )
 
     def test_a_final_failure_and_one_that_is_retried(
-        self, heard: Heard, claim: Callable[..., Claimed]
+        self, heard: Heard, claim: Callable[..., ClaimedJob]
     ) -> None:
         first, second = claim(queue="mail"), claim(queue="mail", max_attempts=2)
         lifecycle.finish(
@@ -193,7 +193,7 @@ class TestAttempts:
         ],
     )
     def test_each_other_ending(
-        self, heard: Heard, claim: Callable[..., Claimed], end: Any, name: str
+        self, heard: Heard, claim: Callable[..., ClaimedJob], end: Any, name: str
     ) -> None:
         claimed, budget = claim()
         outcome = end(claimed, budget)
@@ -204,7 +204,7 @@ class TestAttempts:
         assert ended.message == outcome.message
 
     def test_a_failure_of_a_job_that_was_cancelled_is_a_cancellation(
-        self, heard: Heard, claim: Callable[..., Claimed]
+        self, heard: Heard, claim: Callable[..., ClaimedJob]
     ) -> None:
         claimed, budget = claim(max_attempts=5)
         lifecycle.cancel([claimed.job_id])
@@ -217,7 +217,7 @@ class TestAttempts:
         assert ended.delay == 0.0
 
     def test_an_attempt_that_lost_its_job_is_not_heard(
-        self, heard: Heard, claim: Callable[..., Claimed]
+        self, heard: Heard, claim: Callable[..., ClaimedJob]
     ) -> None:
         claimed, budget = claim()
         stale: Claim = claimed._replace(attempt=9)

@@ -104,7 +104,7 @@ def person(browser: Browser, live_server: LiveServer, root: User) -> Iterator[Pe
     assert person.complaints == []
 
 
-def claimed(job: Job, worker: Worker) -> outcomes.Claimed:
+def claimed(job: Job, worker: Worker) -> outcomes.ClaimedJob:
     (claimed,) = lifecycle.claim([job.pk], worker.pk)
     return claimed
 

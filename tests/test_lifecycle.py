@@ -13,19 +13,19 @@ from django.utils import timezone
 
 from jobs import lifecycle, outcomes
 from jobs.models import Attempt, Job, Worker
-from jobs.outcomes import Budget, Claimed, Fence
+from jobs.outcomes import Budget, ClaimedJob, Fence
 from jobs.statuses import Ending
 from tests.conftest import MakeJob
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fast_paths")]
 
 
-def claim_one(job: Job, worker: Worker) -> Claimed:
+def claim_one(job: Job, worker: Worker) -> ClaimedJob:
     (claimed,) = lifecycle.claim([job.id], worker.id)
     return claimed
 
 
-def failure(claimed: Claimed) -> outcomes.Outcome:
+def failure(claimed: ClaimedJob) -> outcomes.Outcome:
     return outcomes.failed(*claimed, "builtins.ValueError", "bad luck", "Traceback …")
 
 

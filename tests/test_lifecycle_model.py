@@ -35,7 +35,7 @@ from hypothesis.stateful import (
 from jobs import lifecycle, outcomes
 from jobs.maintenance import pruner, rescuer
 from jobs.models import Attempt, Job, Worker
-from jobs.outcomes import MAX_INTERRUPTIONS, MAX_LOSSES, Claim, Claimed, Outcome
+from jobs.outcomes import MAX_INTERRUPTIONS, MAX_LOSSES, Claim, ClaimedJob, Outcome
 from jobs.statuses import ARROWS, FINISHED, RETRYABLE, Status
 from jobs.worker.lease import Lease
 
@@ -53,7 +53,7 @@ AGES = pruner.ages(succeeded_days=7, failed_days=7)
 class ModelEnding:
     """A way in which an attempt may end: the code's outcome, and what the model expects."""
 
-    outcome: Callable[[Claimed], Outcome]
+    outcome: Callable[[ClaimedJob], Outcome]
     model: Callable[[Row], Status]
     counted: str = ""  # the column that counts it
     later: bool = False  # the job is not due at once, if it is queued again
@@ -185,9 +185,9 @@ class Client:
     name: str
     thread: ThreadPoolExecutor
     lease: Lease | None = None
-    claims: list[Claimed] = field(default_factory=list)
+    claims: list[ClaimedJob] = field(default_factory=list)
     # The attempt that it has completed in a transaction which is still open.
-    completing: Claimed | None = None
+    completing: ClaimedJob | None = None
     transaction: Any = None
     # The call that waits for a lock which another client holds.
     waiting: Future[Any] | None = None
@@ -296,11 +296,13 @@ class Lives(RuleBasedStateMachine):
             return []
         return data.draw(st.lists(st.sampled_from(ids), min_size=1, unique=True))
 
-    def owns(self, claimed: Claimed) -> bool:
+    def owns(self, claimed: ClaimedJob) -> bool:
         row = self.rows.get(claimed.claim.job_id)
         return row is not None and row.owned_by(claimed.claim)
 
-    def one_of_its_claims(self, data: st.DataObject, claims: list[Claimed]) -> Claimed:
+    def one_of_its_claims(
+        self, data: st.DataObject, claims: list[ClaimedJob]
+    ) -> ClaimedJob:
         """Half of the time one that it still owns; else any, and most of those are stale."""
         owned = [claimed for claimed in claims if self.owns(claimed)]
         keen: bool = data.draw(st.booleans())
@@ -352,7 +354,7 @@ class Lives(RuleBasedStateMachine):
         # Ending a job that another client is completing waits for a lock: see `meet_a_lock`.
         completing = [each.completing for each in self.clients]
         held = [each for each in client.claims if each not in completing]
-        ended: dict[str, tuple[Claimed, str]] = {}
+        ended: dict[str, tuple[ClaimedJob, str]] = {}
         for _ in range(data.draw(st.integers(1, 4))):
             if held:
                 drawn = self.one_of_its_claims(data, held)

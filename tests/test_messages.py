@@ -94,7 +94,7 @@ def jobs(make_job: MakeJob, worker_row: Worker, settings: Settings) -> dict[str,
     """A job in each phase, one that has been tried in every way, and one without attempts."""
     settings.JOBS = settings.JOBS | {"RABBITMQ_URL": "amqp://localhost:1/"}
 
-    def claimed(**fields: Any) -> tuple[Job, outcomes.Claimed]:
+    def claimed(**fields: Any) -> tuple[Job, outcomes.ClaimedJob]:
         job = make_job(ECHO, "Boom", **fields)
         (taken,) = lifecycle.claim([job.pk], worker_row.pk)
         return job, taken

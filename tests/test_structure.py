@@ -212,8 +212,8 @@ def test_no_old_word_is_used() -> None:
 
 
 #: Django wants the first. The second is a class, and the protocol by which the context knows
-#: it. The third is what a claim returns, and what listeners learn of it.
-NAMED_TWICE = {"Command", "Execution", "Claimed"}
+#: it.
+NAMED_TWICE = {"Command", "Execution"}
 
 
 def test_a_class_name_means_one_thing() -> None:

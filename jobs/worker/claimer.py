@@ -11,7 +11,7 @@ from uuid import UUID
 
 from jobs import crashpoints, lifecycle, outcomes, sql
 from jobs.models import Job, JobQuerySet
-from jobs.outcomes import Claimed, Fence
+from jobs.outcomes import ClaimedJob, Fence
 from jobs.statuses import Status
 from jobs.transports.base import Consumer, Delivery
 
@@ -48,7 +48,7 @@ class Claimer:
         #: A hint that was just looked at is of a queue that is paused.
         self.met_a_pause = False
 
-    def claim(self, limit: int, worker: str) -> list[Claimed]:
+    def claim(self, limit: int, worker: str) -> list[ClaimedJob]:
         """Claim the jobs of hints that have arrived, at most `limit`, without waiting."""
         self.met_a_pause = False
         try:
@@ -145,8 +145,8 @@ class Claimer:
             return None
         return max(0.0, since + GIVE_BACK_SECONDS - time.monotonic())
 
-    def _claim_hinted(self, limit: int, worker: str) -> list[Claimed]:
-        claims: list[Claimed] = []
+    def _claim_hinted(self, limit: int, worker: str) -> list[ClaimedJob]:
+        claims: list[ClaimedJob] = []
         if not limit:
             return claims
         if not self.transport.ready():
@@ -159,7 +159,7 @@ class Claimer:
             if not dropped or len(claims) == limit or not self.transport.ready():
                 return claims
 
-    def _claim_batch(self, limit: int, worker: str) -> tuple[list[Claimed], int]:
+    def _claim_batch(self, limit: int, worker: str) -> tuple[list[ClaimedJob], int]:
         """The jobs claimed with the next hints, and how many of the hints were dropped."""
         fetched: list[Delivery] = []
         try:
@@ -184,7 +184,7 @@ class Claimer:
             return claims, 0
         return claims, self._drop([d for d in fetched if d.job_id not in claimed])
 
-    def _claim_twice(self, job_ids: Sequence[str], worker: str) -> list[Claimed]:
+    def _claim_twice(self, job_ids: Sequence[str], worker: str) -> list[ClaimedJob]:
         """Claim again what was locked: the relay marks rows just when hints arrive."""
         claims = lifecycle.claim(job_ids, worker)
         if len(claims) == len(job_ids) or self._locked_turns:
@@ -193,7 +193,7 @@ class Claimer:
         missed = [job_id for job_id in job_ids if job_id not in claimed]
         return claims + lifecycle.claim(missed, worker)
 
-    def _claim_dropped(self, limit: int, worker: str) -> list[Claimed]:
+    def _claim_dropped(self, limit: int, worker: str) -> list[ClaimedJob]:
         """Claim jobs that were locked for long, within a second of their being unlocked."""
         if not self._dropped or time.monotonic() < self._try_dropped_at:
             return []

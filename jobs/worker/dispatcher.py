@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from jobs import outcomes
-from jobs.outcomes import Claimed, Outcome
+from jobs.outcomes import ClaimedJob, Outcome
 from jobs.worker.claimer import GIVE_BACK_SECONDS
 from jobs.worker.fleet import Fleet
 from jobs.worker.prefetch import LONG_SECONDS, Prefetch
@@ -29,7 +29,7 @@ class Dispatcher:
         self._fleet = fleet
         self._slots = slots
         # Each with the moment until when it may wait, on the monotonic clock.
-        self._waiting: deque[tuple[float, Claimed]] = deque()
+        self._waiting: deque[tuple[float, ClaimedJob]] = deque()
         # What follows is so since `dispatch` or `take` was called last.
         #: How many more jobs to claim.
         self.room = 0
@@ -51,7 +51,7 @@ class Dispatcher:
         self._hand_out(now)
         return released
 
-    def take(self, claims: Sequence[Claimed]) -> list[Outcome]:
+    def take(self, claims: Sequence[ClaimedJob]) -> list[Outcome]:
         """Give these to the children, too. Returns those that had better be released.
 
         Of jobs that were lost before, each slot gets one: one of them may be what kills whole
@@ -73,12 +73,12 @@ class Dispatcher:
         self._hand_out(now)
         return refused
 
-    def take_back(self, claims: Sequence[Claimed]) -> None:
+    def take_back(self, claims: Sequence[ClaimedJob]) -> None:
         """Children have given these back, not begun: they come first now."""
         until = time.monotonic() + GIVE_BACK_SECONDS
         self._waiting.extendleft((until, claimed) for claimed in reversed(claims))
 
-    def claims(self) -> Iterator[Claimed]:
+    def claims(self) -> Iterator[ClaimedJob]:
         """The jobs that are claimed and have not ended."""
         for _, claimed in self._waiting:
             yield claimed

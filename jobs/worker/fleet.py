@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from jobs import backoff, crashpoints
-from jobs.outcomes import Claimed, Outcome
+from jobs.outcomes import ClaimedJob, Outcome
 from jobs.worker import protocol
 from jobs.worker.forkserver import Exited, ForkServer, Spawned
 from jobs.worker.protocol import Channel
@@ -48,7 +48,7 @@ class ChildHandle:
     dismissed: bool = False  # knows that no more jobs will come
     _last_number: int = 0
 
-    def hand(self, claims: Sequence[Claimed]) -> None:
+    def hand(self, claims: Sequence[ClaimedJob]) -> None:
         """Have it run these, in this order."""
         jobs = []
         for claim, budget in claims:
@@ -132,7 +132,7 @@ class News:
     #: The ids of jobs that another attempt owns by now: nothing was recorded.
     fenced: list[str] = field(default_factory=list)
     #: Jobs that were given back, not begun.
-    returned: list[Claimed] = field(default_factory=list)
+    returned: list[ClaimedJob] = field(default_factory=list)
     #: How long the jobs took that were reported, in seconds.
     durations: list[float] = field(default_factory=list)
     #: The fork server has died, and with it all children.
@@ -238,7 +238,7 @@ class Fleet:
             moments += [min(job.expires_at, job.kill_at) for job in child.begun()]
         return min([moment for moment in moments if moment > now], default=math.inf)
 
-    def hand_out(self, claims: Sequence[Claimed]) -> None:
+    def hand_out(self, claims: Sequence[ClaimedJob]) -> None:
         """Give these to the children, most to the one with the most room.
 
         There must have been room for all of them when it was counted last.
@@ -282,11 +282,11 @@ class Fleet:
             self.wait(left)
         self._forkserver.close()
 
-    def claims(self) -> Iterator[Claimed]:
+    def claims(self) -> Iterator[ClaimedJob]:
         """The jobs that are assigned to children."""
         for child in self._children.values():
             for running in child.running.values():
-                yield Claimed(running.claim, running.budget)
+                yield ClaimedJob(running.claim, running.budget)
 
     def _read_forkserver(self) -> None:
         try:
@@ -352,7 +352,7 @@ class Fleet:
             child.recalled = False
             for number in message["returned"]:
                 running = child.running.pop(number)
-                news.returned.append(Claimed(running.claim, running.budget))
+                news.returned.append(ClaimedJob(running.claim, running.budget))
         child.begin(time.monotonic())
         child.retiring = child.retiring or "retire" in message
         if child.retiring and not child.running and not child.dismissed:

@@ -90,7 +90,7 @@ def address(job: Job, what: str = "change") -> str:
     return reverse(f"admin:jobs_job_{what}", args=[job.pk])
 
 
-def claimed(job: Job, worker: Worker) -> outcomes.Claimed:
+def claimed(job: Job, worker: Worker) -> outcomes.ClaimedJob:
     (claimed,) = lifecycle.claim([job.pk], worker.pk)
     return claimed
 

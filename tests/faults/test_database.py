@@ -34,7 +34,7 @@ from devtools.proxy import Proxy
 from jobs import checks, conf, lifecycle, relay
 from jobs.maintenance import pruner, rescuer
 from jobs.models import Job, Queue, Worker
-from jobs.outcomes import Claimed
+from jobs.outcomes import ClaimedJob
 from tests.conftest import (
     DEADLINE,
     ROOT,
@@ -915,7 +915,7 @@ def test_d30_two_claimers_share_the_same_jobs_where_rows_cannot_be_locked(
     worker_row: Worker,
 ) -> None:
     ids = Job.objects.enqueue_many(Job(task=f"{SAMPLE}.echo") for _ in range(300))
-    found: list[Claimed] = []
+    found: list[ClaimedJob] = []
     together = threading.Barrier(3)
 
     def claim() -> None:

@@ -38,7 +38,7 @@ def viewer(db: None) -> Client:
     return signed_in("view_job")
 
 
-def claimed(job: Job, worker: Worker) -> outcomes.Claimed:
+def claimed(job: Job, worker: Worker) -> outcomes.ClaimedJob:
     (claimed,) = lifecycle.claim([job.pk], worker.pk)
     return claimed
 

@@ -11,7 +11,7 @@ import pytest
 from jobs import lifecycle, outcomes
 from jobs.maintenance import rescuer
 from jobs.models import Attempt, Job, Worker
-from jobs.outcomes import Claim, Claimed, Outcome
+from jobs.outcomes import Claim, ClaimedJob, Outcome
 from jobs.statuses import Phase
 from tests.conftest import MakeJob, Site, a_moment_ago, ends_as
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SAMPLE = "tests.sample.tasks"
 
 #: How an attempt may end without having done its work.
-ENDINGS: dict[str, Callable[[Claimed], Outcome]] = {
+ENDINGS: dict[str, Callable[[ClaimedJob], Outcome]] = {
     "failed": lambda it: outcomes.failed(*it, "x.Error", "no", ""),
     "failed for good": lambda it: outcomes.failed(*it, "x", "no", "", final=True),
     "interrupted": lambda it: outcomes.interrupted(*it, "x.Error", "no", ""),
@@ -113,7 +113,7 @@ class TestInThreads:
 
 
 @pytest.fixture
-def claimed(make_job: MakeJob, worker_row: Worker) -> Claimed:
+def claimed(make_job: MakeJob, worker_row: Worker) -> ClaimedJob:
     """A job that is running, as far as its row knows, and that a person has cancelled."""
     job = make_job(f"{SAMPLE}.echo", max_attempts=5)
     (claimed,) = lifecycle.claim([job.pk], worker_row.pk)
@@ -126,10 +126,10 @@ def job_of(claim: Claim) -> Job:
 
 
 class TestCancellationSticks:
-    def test_job_reads_as_cancelling_until_it_ends(self, claimed: Claimed) -> None:
+    def test_job_reads_as_cancelling_until_it_ends(self, claimed: ClaimedJob) -> None:
         assert job_of(claimed.claim).phase == Phase.CANCELLING
 
-    def test_second_cancellation_changes_nothing(self, claimed: Claimed) -> None:
+    def test_second_cancellation_changes_nothing(self, claimed: ClaimedJob) -> None:
         before = job_of(claimed.claim).cancel_requested_at
 
         assert lifecycle.cancel([claimed.claim.job_id]) == 0
@@ -137,7 +137,7 @@ class TestCancellationSticks:
 
     @pytest.mark.parametrize("outcome", ENDINGS)
     def test_cancelled_job_is_not_run_again_however_its_attempt_ends(
-        self, claimed: Claimed, outcome: str
+        self, claimed: ClaimedJob, outcome: str
     ) -> None:
         lifecycle.finish([ENDINGS[outcome](claimed)])
 
@@ -147,7 +147,7 @@ class TestCancellationSticks:
         assert only_attempt(job).outcome == "cancelled"
 
     def test_rescue_does_not_revive_a_cancelled_job(
-        self, claimed: Claimed, worker_row: Worker
+        self, claimed: ClaimedJob, worker_row: Worker
     ) -> None:
         Worker.objects.update(lease_until=a_moment_ago())
 
@@ -165,7 +165,7 @@ class TestCancellationSticks:
         assert job_of(claim).status == "succeeded"
 
     def test_cancelled_job_can_be_retried(
-        self, claimed: Claimed, worker_row: Worker
+        self, claimed: ClaimedJob, worker_row: Worker
     ) -> None:
         lifecycle.finish([outcomes.released(claimed.claim)])
 
