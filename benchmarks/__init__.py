@@ -1,5 +1,1 @@
-"""Measures speed, fairness, recovery and growth. Workers log no jobs meanwhile."""
-
-import os
-
-os.environ.setdefault("JOBS_LOG_JOBS", "False")
+"""Measures speed, fairness, recovery and growth."""

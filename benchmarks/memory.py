@@ -18,7 +18,7 @@ from typing import NamedTuple
 import django
 import psutil
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 os.environ.setdefault("LOG_LEVEL", "WARNING")
 django.setup()
 

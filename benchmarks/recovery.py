@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     with RabbitMQNode() as node:
         os.environ |= {"RABBITMQ_URL": node.url, "JOBS_PREFIX": PREFIX}
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
         django.setup()
         from django.core.management import call_command  # noqa: PLC0415
 

@@ -38,7 +38,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with RabbitMQNode() as node:
         os.environ["RABBITMQ_URL"] = node.url
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
         django.setup()
         saves()  # warms up connections and caches, and is not counted
         spans: dict[str, list[float]] = {name: [] for name in (THERE, *BLOWS)}
