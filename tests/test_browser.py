@@ -456,7 +456,7 @@ def test_hostile_job_runs_no_script(
     person.page.goto(job.get_absolute_url())
 
     claim, budget = claimed(job, worker_row)
-    lifecycle.finish([outcomes.failed(claim, budget, evil, evil, evil)])
+    lifecycle.finish([outcomes.failed(claim, budget, evil, evil, evil, delay=60)])
 
     expect(person.page.locator("[data-part=status]")).to_contain_text("retried")
     expect(person.page.locator("[data-part=attempts] img")).to_have_count(0)

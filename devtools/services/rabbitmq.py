@@ -164,7 +164,11 @@ class RabbitMQNode(PrivateServer):
         self._launch(command, self._environ, user=None)
 
     def wait(self) -> None:
-        self._wait(lambda: rabbitmq_answers(self.url), 120)
+        # It listens a moment before rabbitmqctl takes it for running.
+        self._wait(lambda: rabbitmq_answers(self.url) and self._is_booted(), 120)
+
+    def _is_booted(self) -> bool:
+        return self.call("rabbit", "is_running").strip() == "true"
 
     def stop(self) -> None:
         """Shut down gracefully, as an operator would."""

@@ -43,7 +43,7 @@ class Part:
 
 
 PARTS = (
-    Part(name="sqlite", marks="not postgresql", processes=4),
+    Part(name="sqlite", marks="not postgresql", processes=5),
     Part(name="postgresql", marks="not once and not sqlite", processes=3),
 )
 

@@ -1,6 +1,7 @@
 """The services that other tests stand on: they start, break, come back, and end."""
 
 import os
+import secrets
 import ssl
 import subprocess
 import sys
@@ -81,11 +82,12 @@ def test_a_frozen_node_answers_nothing_until_it_is_thawed(node: RabbitMQNode) ->
 
 
 def test_rabbitmqctl_speaks_to_this_node(node: RabbitMQNode) -> None:
-    publish(node, "counted")
+    queue = f"counted-{secrets.token_hex(4)}"
+    publish(node, queue)
 
     listed = node.ctl("list_queues", "name", "messages")
 
-    assert "counted\t1" in listed.splitlines()
+    assert f"{queue}\t1" in listed.splitlines()
 
 
 def test_tls_is_trusted_through_our_authority_only(node: RabbitMQNode) -> None:
