@@ -7,29 +7,17 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from jobs import transports
 from jobs.transports import rabbitmq
-from jobs.transports.base import Consumer, Hint
+from jobs.transports.base import Consumer
 from jobs.transports.rabbitmq import consumer as consumer_module
 from jobs.transports.rabbitmq import timeouts
 from jobs.transports.rabbitmq.consuming import ConsumingConnection
 from tests.conftest import DEADLINE, Broker, MakeJob, eventually, fetch
-
-
-def hint(queue: str = "default", priority: int = 0) -> Hint:
-    return Hint(job_id=str(uuid4()), queue=queue, priority=priority)
-
-
-@pytest.fixture
-def publisher(broker: Broker) -> Iterator[rabbitmq.RabbitMQPublisher]:
-    publisher = transports.publisher()
-    assert isinstance(publisher, rabbitmq.RabbitMQPublisher)
-    yield publisher
-    publisher.close()
+from tests.transports.rabbitmq.conftest import hint
 
 
 @pytest.mark.django_db

@@ -13,20 +13,8 @@ from devtools import services
 from jobs import transports
 from jobs.errors import AccessRefused, TransportError
 from jobs.transports import rabbitmq
-from jobs.transports.base import Hint
 from tests.conftest import Broker, eventually
-
-
-def hint(queue: str = "default", priority: int = 0) -> Hint:
-    return Hint(job_id=str(uuid4()), queue=queue, priority=priority)
-
-
-@pytest.fixture
-def publisher(broker: Broker) -> Iterator[rabbitmq.RabbitMQPublisher]:
-    publisher = transports.publisher()
-    assert isinstance(publisher, rabbitmq.RabbitMQPublisher)
-    yield publisher
-    publisher.close()
+from tests.transports.rabbitmq.conftest import hint
 
 
 @pytest.mark.once
